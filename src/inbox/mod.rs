@@ -1,0 +1,10 @@
+//! The middle: what both sides know of the durable store, and the store itself.
+//!
+//! `receive` accepts events here, `deliver` claims and settles deliveries; they never meet elsewhere.
+
+mod contract;
+
+pub use contract::{
+    Acceptance, Accepted, Claim, Counts, Health, Inbox, InboxError, Job, NewEvent, Outcome, ProxyMark,
+    Replayed, Retention, Selection, Settings, Settlement, Status, TargetCounts,
+};

@@ -1,0 +1,33 @@
+//! hooklatch takes webhooks in, checks who sent them, keeps them safe and hands them to the app byte for byte.
+//!
+//! The way of one event:
+//!
+//! ```text
+//! the way in    receive/connection   TCP/TLS, deadlines, caps, strict framing
+//!               receive/route        path -> route, method, declared size, client address
+//!               receive/limit        connections, bytes in flight, slow lane
+//!               receive/body         the whole body, under a deadline and a byte cap
+//!               receive/verify       any signature with any live secret, constant time
+//!               receive/identify     id and type from the signed bytes
+//!               receive/pace         the route's rate for verified events
+//!               receive/record       queue: one synced commit, then the 200
+//!               receive/relay        proxy: forward, answer with the upstream's answer
+//!               receive/answer       outcome -> status, headers, body
+//! the middle    inbox/               contract, group committer, SQLite
+//! the way out   deliver/             claim -> attempt -> judge -> settle
+//! ```
+
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod deliver;
+pub mod event;
+pub mod handoff;
+pub mod inbox;
+pub mod provider;
+pub mod receive;
+pub mod secret;
+pub mod shutdown;
+pub mod telemetry;
+pub mod upstream;

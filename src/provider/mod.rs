@@ -1,0 +1,8 @@
+//! What each sender puts on the wire: data and arithmetic. No I/O, no clock, no Pingora.
+//!
+//! A preset is a file under `config/providers/`, embedded in the binary; adding one touches no Rust.
+
+pub mod identify;
+pub mod preset;
+pub mod scheme;
+pub mod signature;

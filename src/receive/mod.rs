@@ -1,0 +1,3 @@
+//! The way in: connection, route, limit, body, verify, identify, pace, record (or relay), answer.
+
+pub mod settings;

@@ -1,0 +1,10 @@
+//! The HTTP/1.1 client towards the app, for `proxy` mode and for deliveries.
+//!
+//! It knows no Pingora and no events: bytes, headers and deadlines. One [`Client`] belongs to one runtime, since a
+//! pooled socket stays on the reactor that opened it.
+
+mod client;
+mod endpoint;
+
+pub use client::{Answer, CallError, Client, Limits, Request};
+pub use endpoint::{Endpoint, EndpointError};
