@@ -1,6 +1,6 @@
 //! Reads the event's id and type from the signed bytes, borrowed and with a depth limit.
 
-use http::HeaderMap;
+use crate::fields::Fields;
 
 /// Longest usable event id, in bytes.
 pub const EVENT_ID_BYTES_MAX: usize = 255;
@@ -33,6 +33,6 @@ pub struct Identity {
 }
 
 /// Reads id and type. Never fails: what cannot be read is absent.
-pub fn identify(_rule: &IdentifyRule, _headers: &HeaderMap, _body: &[u8]) -> Identity {
+pub fn identify(_rule: &IdentifyRule, _headers: &Fields, _body: &[u8]) -> Identity {
     unimplemented!("provider helper")
 }

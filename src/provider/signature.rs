@@ -1,9 +1,8 @@
 //! Reads signatures from headers and checks them: any signature with any live secret, in constant time.
 
-use http::HeaderMap;
-
 use super::scheme::Scheme;
 use crate::event::{SecretName, Timestamp};
+use crate::fields::Fields;
 use crate::secret::{Key, TAG_BYTES};
 
 /// At most this many signatures of one request are tried.
@@ -51,7 +50,7 @@ impl Scheme {
     ///
     /// # Errors
     /// Every [`SignatureError`] but `Mismatch`.
-    pub fn read(&self, _headers: &HeaderMap) -> Result<Presented, SignatureError> {
+    pub fn read(&self, _headers: &Fields) -> Result<Presented, SignatureError> {
         unimplemented!("provider helper")
     }
 }
