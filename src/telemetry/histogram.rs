@@ -48,8 +48,8 @@ impl Histogram {
 impl EncodeMetric for Histogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         let state = &self.0;
-        // The encoder writes the bound `f64::MAX` as `+Inf` and adds the buckets up itself.
-        let bounds = state.bounds.iter().copied().chain([f64::MAX]);
+        // The encoder writes the bound `f64::INFINITY` as `+Inf` and adds the buckets up itself.
+        let bounds = state.bounds.iter().copied().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds
             .zip(state.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)))
             .collect();

@@ -6,14 +6,16 @@
 use std::fmt;
 use std::io::IsTerminal;
 
-use tracing::Level;
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Subscriber};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_log::log as facade;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt as format};
 
@@ -69,21 +71,7 @@ pub fn init(telemetry: &Telemetry, form: Form, level: Level) -> Result<LogGuard,
         .thread_name("log")
         .finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let lines = format::layer().with_writer(writer).with_timer(UtcMillis);
-    let lines = if json {
-        lines
-            .json()
-            .flatten_event(true)
-            .with_target(false)
-            .with_current_span(false)
-            .with_span_list(false)
-            .boxed()
-    } else {
-        lines
-            .with_target(false)
-            .with_ansi(std::io::stderr().is_terminal())
-            .boxed()
-    };
+    let lines = layer(writer, json, std::io::stderr().is_terminal());
     tracing_subscriber::registry()
         .with(lines.with_filter(filter(level)))
         .try_init()
@@ -93,6 +81,28 @@ pub fn init(telemetry: &Telemetry, form: Form, level: Level) -> Result<LogGuard,
     // Fails only when set before, which the two above have ruled out.
     drop(telemetry.0.lines_dropped.set(dropped));
     Ok(LogGuard { _writer: guard })
+}
+
+/// Writes each line in the asked form, without module names: the text and the fields say it all.
+pub(super) fn layer<W, S>(writer: W, json: bool, color: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = format::layer()
+        .with_writer(writer)
+        .with_timer(UtcMillis)
+        .with_target(false);
+    if json {
+        lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .boxed()
+    } else {
+        lines.with_ansi(color).boxed()
+    }
 }
 
 /// Logs the place of each panic of the process, and counts it. What the panic says is left out: it may hold

@@ -10,6 +10,8 @@ mod lines;
 pub mod log;
 mod meters;
 mod metrics;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::IpAddr;
