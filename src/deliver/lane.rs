@@ -136,7 +136,7 @@ enum Claimed {
 }
 
 impl Lane {
-    /// Starts the lane with one worker; more come as they are needed, up to the concurrency.
+    /// Starts the lane with one worker; more come as they are needed, up to one above the concurrency.
     pub(super) fn start(shared: Arc<Shared>, target: &Target, orders: watch::Receiver<Order>) -> Arc<Self> {
         let lane = Arc::new(Self {
             target: target.clone(),
@@ -187,9 +187,10 @@ impl Lane {
     async fn run(self: &Arc<Self>) {
         let mut head = Vec::new();
         while let Some(start) = self.take_turn().await {
-            // Somebody has to claim while this worker is at its attempt.
+            // Somebody has to hold the turn while this worker is at its attempt: even with every place taken, for
+            // only the holder hears of new orders.
             if self.idle.load(Ordering::Acquire) == 0 {
-                self.hire(start.plan.settings.concurrency);
+                self.hire(start.plan.settings.concurrency.saturating_add(1));
             }
             self.make(start, &mut head).await;
         }
