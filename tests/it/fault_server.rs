@@ -1,5 +1,12 @@
 //! An upstream that does what its script says, on raw TCP: whatever a real one can do wrong.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test and its helpers stop at the first surprise"
+)]
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;

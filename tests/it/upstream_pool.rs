@@ -1,5 +1,12 @@
 //! What the client towards the app does with used connections, and with none.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test and its helpers stop at the first surprise"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
