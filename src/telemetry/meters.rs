@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::gate::Gate;
 use super::histogram::Histogram;
+use super::lines::Tone;
 use super::metrics::Labels;
 use super::{AttemptEnd, AttemptResult, RequestEnd, RequestResult, Shared, lines};
 use crate::event::{ProviderName, RouteName, SecretName, Target};
@@ -140,13 +141,13 @@ impl RouteMeter {
     pub(super) fn flush_summaries(&self) {
         let inner = &*self.0;
         for (gate, kind) in [
-            (&inner.accepted_lines, "webhook accepted"),
-            (&inner.refused_lines, "webhook refused"),
-            (&inner.conflict_lines, "webhook conflicts"),
+            (&inner.accepted_lines, (Tone::Good, "webhook accepted")),
+            (&inner.refused_lines, (Tone::Trouble, "webhook refused")),
+            (&inner.conflict_lines, (Tone::Trouble, "webhook conflicts")),
         ] {
             let count = gate.take_held_back();
             if count > 0 {
-                lines::route_summary(&inner.route, &inner.provider, kind, count);
+                lines::summary(&inner.route, None, kind, count);
             }
         }
     }
@@ -239,13 +240,14 @@ impl TargetMeter {
     pub(super) fn flush_summaries(&self) {
         let inner = &*self.0;
         for (gate, kind) in [
-            (&inner.delivered_lines, "event delivered"),
-            (&inner.retry_lines, "attempt failed"),
-            (&inner.dead_lines, "delivery given up"),
+            (&inner.delivered_lines, (Tone::Good, "event delivered")),
+            (&inner.retry_lines, (Tone::Trouble, "attempt failed")),
+            (&inner.dead_lines, (Tone::Trouble, "delivery given up")),
         ] {
             let count = gate.take_held_back();
             if count > 0 {
-                lines::target_summary(&inner.target, kind, count);
+                let Target { route, upstream } = &inner.target;
+                lines::summary(route, Some(upstream), kind, count);
             }
         }
     }

@@ -349,6 +349,10 @@ fn what_goes_well_is_bounded_too() {
     assert_eq!(lines.len(), 20 + 20 + 2);
     let held_back: Vec<_> = lines.iter().filter_map(|line| line["lines"].as_u64()).collect();
     assert_eq!(held_back, [80, 30]);
+    assert!(
+        lines.iter().all(|line| line["level"] == "INFO"),
+        "nothing to worry about"
+    );
 }
 
 #[test]

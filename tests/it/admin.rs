@@ -1,5 +1,7 @@
 //! The admin API and the probe listener over real sockets, with an inbox that does what the test says.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -481,7 +483,8 @@ async fn a_listener_that_others_reach_demands_a_token() {
 async fn a_silent_or_slow_client_is_cut_off_and_health_still_answers() {
     let rig = rig(None).await;
     let mut silent = Vec::new();
-    for _ in 0..16 {
+    // More than there are places for.
+    for _ in 0..100 {
         let mut stream = TcpStream::connect(rig.admin).await.unwrap();
         stream
             .write_all(b"GET /livez HTTP/1.1\r\nHost: loc")
@@ -509,6 +512,20 @@ async fn it_ends_when_told_also_with_clients_that_hang_on() {
     timeout(WAIT_MAX, rig.served).await.unwrap().unwrap();
     let again = TcpStream::connect(rig.admin).await;
     assert!(again.is_err(), "the listener is closed");
+}
+
+#[tokio::test]
+async fn a_request_under_way_gets_its_answer_when_the_listener_closes() {
+    let mut rig = rig(None).await;
+    let asked = tokio::spawn(async move { call(rig.admin, "POST", "/-/reload", None, "").await });
+    let answer = rig.reloads.recv().await.unwrap();
+    rig.close.send(()).unwrap();
+    while TcpStream::connect(rig.admin).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    answer.send(Ok(())).unwrap();
+    assert_eq!(asked.await.unwrap().status, 200);
+    timeout(WAIT_MAX, rig.served).await.unwrap().unwrap();
 }
 
 #[tokio::test]
