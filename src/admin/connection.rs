@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,18 +48,26 @@ pub(super) async fn serve(tcp: TcpListener, routes: Router, mut closing: watch::
     }
 }
 
-/// Set once the header of the connection's request is read.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Arrival(Arc<AtomicBool>);
+/// What the routes know of a connection, and what they tell it: that the header of its request is read.
+#[derive(Debug, Clone)]
+pub(super) struct Arrival {
+    announced: Arc<AtomicBool>,
+    client: IpAddr,
+}
 
 impl Arrival {
     /// The header is read.
     pub(super) fn announce(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.announced.store(true, Ordering::Relaxed);
+    }
+
+    /// The other end's address.
+    pub(super) fn client(&self) -> IpAddr {
+        self.client
     }
 
     fn is_announced(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.announced.load(Ordering::Relaxed)
     }
 }
 
@@ -111,7 +119,7 @@ impl axum::serve::Listener for Listener {
                 Ok((stream, peer)) => {
                     self.make_room().await;
                     let (end, ended) = oneshot::channel();
-                    let connection = Connection::new(stream, ended);
+                    let connection = Connection::new(stream, peer.ip(), ended);
                     let arrival = connection.arrival.clone();
                     self.open.push(Held { arrival, end });
                     return (connection, peer);
@@ -137,11 +145,14 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, ended: oneshot::Receiver<()>) -> Self {
+    fn new(stream: TcpStream, client: IpAddr, ended: oneshot::Receiver<()>) -> Self {
         let since = Instant::now();
         Self {
             stream,
-            arrival: Arrival::default(),
+            arrival: Arrival {
+                announced: Arc::default(),
+                client: client.to_canonical(),
+            },
             since,
             deadline: Box::pin(tokio::time::sleep_until(since + HEADER_TIMEOUT)),
             ended: Some(ended),

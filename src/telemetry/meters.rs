@@ -88,20 +88,15 @@ impl RouteMeter {
         }
     }
 
+    /// The route has this secret: it is shown as one that did not match yet. Does nothing when called again.
+    pub fn secret_known(&self, secret: &SecretName) {
+        self.secret(secret);
+    }
+
     /// A secret of the route matched.
     pub fn secret_matched(&self, secret: &SecretName) {
         let inner = &*self.0;
-        let meter = inner.secrets.get(secret, || {
-            let labels = labels([("route", inner.route.as_str()), ("secret", secret.as_str())]);
-            SecretMeter {
-                matches: inner.shared.metrics.secret_matches.get_or_create_owned(&labels),
-                last_match: inner
-                    .shared
-                    .metrics
-                    .secret_last_match
-                    .get_or_create_owned(&labels),
-            }
-        });
+        let meter = self.secret(secret);
         meter.matches.inc();
         meter.last_match.set(inner.shared.clock.now().0 / 1000);
     }
@@ -129,6 +124,21 @@ impl RouteMeter {
     pub fn body_conflict(&self) {
         self.0.body_conflicts.inc();
         self.conflict("repeat of an event came with another body");
+    }
+
+    fn secret(&self, secret: &SecretName) -> SecretMeter {
+        let inner = &*self.0;
+        inner.secrets.get(secret, || {
+            let labels = labels([("route", inner.route.as_str()), ("secret", secret.as_str())]);
+            SecretMeter {
+                matches: inner.shared.metrics.secret_matches.get_or_create_owned(&labels),
+                last_match: inner
+                    .shared
+                    .metrics
+                    .secret_last_match
+                    .get_or_create_owned(&labels),
+            }
+        })
     }
 
     fn conflict(&self, error: &'static str) {
