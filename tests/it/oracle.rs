@@ -52,16 +52,15 @@ const STORE_FAILED: i32 = 70;
 fn kill_9_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new("kill_9", dir.path(), vec![]);
-    let mut gateway = rig.first_start();
     for _ in 0..rounds(ROUNDS) {
+        let mut gateway = rig.start();
         let load = rig.load(&gateway);
         rig.wait_a_moment();
         gateway.kill9();
         load.stop();
         rig.note_undelivered();
-        gateway.restart();
     }
-    rig.finish(gateway).expect_nothing_lost();
+    rig.finish().expect_nothing_lost();
 }
 
 #[test]
@@ -88,8 +87,8 @@ fn recorded_negative_control_reports_losses() {
 /// Cuts the power under load, again and again, and demands that nothing acknowledged is lost.
 fn power_cuts(name: &str, mut disk: Disk, rounds: usize) {
     let mut rig = Rig::new(name, disk.store(), disk.environment(true));
-    let mut gateway = rig.first_start();
     for round in 0..rounds {
+        let mut gateway = rig.start();
         let load = rig.load(&gateway);
         rig.wait_a_moment();
         disk.cut(&mut gateway);
@@ -102,19 +101,18 @@ fn power_cuts(name: &str, mut disk: Disk, rounds: usize) {
         load.stop();
         rig.note_undelivered();
         disk.restore();
-        gateway.restart();
     }
-    rig.finish(gateway).expect_nothing_lost();
+    rig.finish().expect_nothing_lost();
 }
 
 /// The same cuts with syncs that do nothing: the oracle must see losses, else it proves nothing.
 fn unsynced_loses(name: &str, mut disk: Disk) {
     // The store itself is made with working syncs, so that what is lost are events.
     let synced = Rig::new(name, disk.store(), disk.environment(true));
-    assert_eq!(synced.first_start().term().code(), Some(0));
+    assert_eq!(synced.start().term().code(), Some(0));
     let mut rig = Rig::new(name, disk.store(), disk.environment(false));
     rig.moods = &[Mood::Holding];
-    let mut gateway = rig.first_start();
+    let mut gateway = rig.start();
     let load = rig.load(&gateway);
     rig.wait_a_moment();
     disk.cut(&mut gateway);
@@ -186,7 +184,7 @@ impl Rig {
         }
     }
 
-    fn first_start(&self) -> Gateway {
+    fn start(&self) -> Gateway {
         self.launch.clone().start()
     }
 
@@ -212,10 +210,11 @@ impl Rig {
         self.mood.set(Mood::Taking);
     }
 
-    /// Sends what has no answer yet, waits until all has arrived, stops in order, and judges.
-    fn finish(mut self, mut gateway: Gateway) -> Verdict {
+    /// Starts the gateway a last time, sends what has no answer yet, waits until all has arrived, stops in order, and judges.
+    fn finish(mut self) -> Verdict {
         self.app_takes_everything();
-        let load = self.load_rest(&gateway);
+        let mut gateway = self.start();
+        let load = Load::start_rest(CLIENTS, gateway.listen(), &self.ledger, self.rng.u64(..));
         self.ledger.wait_until_answered(DRAIN_MAX);
         load.stop();
         self.ledger.wait_until_drained(DRAIN_MAX);
@@ -227,10 +226,6 @@ impl Rig {
             "no round left an acknowledged event undelivered: nothing was tried"
         );
         verdict
-    }
-
-    fn load_rest(&mut self, gateway: &Gateway) -> Load {
-        Load::start_rest(CLIENTS, gateway.listen(), &self.ledger, self.rng.u64(..))
     }
 }
 
