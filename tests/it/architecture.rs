@@ -37,7 +37,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("handoff", &["event", "upstream", "secret"]),
     ("provider", &["event", "secret"]),
     ("upstream", &[]),
-    ("telemetry", &["event", "inbox"]),
+    ("telemetry", &["event", "clock", "inbox"]),
     ("clock", &["event"]),
     ("event", &[]),
     ("secret", &[]),
@@ -105,7 +105,7 @@ fn foreign_crates_stay_where_they_belong() {
         let code = code_of(&file);
         for (name, homes) in FOREIGN {
             let at_home = homes.iter().any(|home| file.starts_with(home));
-            if !at_home && words(&code).any(|word| word == *name) {
+            if !at_home && names_crate(&code, name) {
                 wrong.push(format!("src/{file} names {name}, which belongs to {homes:?}"));
             }
         }
@@ -115,10 +115,11 @@ fn foreign_crates_stay_where_they_belong() {
 
 #[test]
 fn no_file_is_too_long_to_read() {
-    const LINES_MAX: usize = 550;
+    /// Tests not counted.
+    const LINES_MAX: usize = 500;
     let long = files()
         .into_iter()
-        .map(|file| (read(&file).lines().count(), file))
+        .map(|file| (code_of(&file).lines().count(), file))
         .filter(|(lines, _)| *lines > LINES_MAX)
         .collect::<Vec<_>>();
     assert!(
@@ -263,6 +264,14 @@ fn first_names(path: &str) -> Vec<String> {
         }
     }
     names
+}
+
+fn names_crate(code: &str, name: &str) -> bool {
+    let path = format!("{name}::");
+    code.match_indices(&path).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+    })
 }
 
 fn words(code: &str) -> impl Iterator<Item = &str> {
