@@ -23,6 +23,7 @@ pub mod clock;
 pub mod config;
 pub mod deliver;
 pub mod event;
+pub mod fields;
 pub mod handoff;
 pub mod inbox;
 pub mod provider;

@@ -1,9 +1,18 @@
 //! Reads the event's id and type from the signed bytes, borrowed and with a depth limit.
 
-use http::HeaderMap;
+use std::fmt;
 
-/// Longest usable event id, in bytes.
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::signature::trim;
+use crate::fields::Fields;
+
+/// Longest usable event id or type, in bytes.
 pub const EVENT_ID_BYTES_MAX: usize = 255;
+
+/// A document nested deeper than this is not read: what an app would do with it is anybody's guess.
+pub const JSON_DEPTH_MAX: usize = 128;
 
 /// Where id and type stand.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,6 +42,471 @@ pub struct Identity {
 }
 
 /// Reads id and type. Never fails: what cannot be read is absent.
-pub fn identify(_rule: &IdentifyRule, _headers: &HeaderMap, _body: &[u8]) -> Identity {
-    unimplemented!("provider helper")
+///
+/// The whole body must be one JSON document in UTF-8 without a byte order mark. Only the two values looked for are
+/// copied; no tree is built.
+pub fn identify(rule: &IdentifyRule, headers: &Fields, body: &[u8]) -> Identity {
+    let mut identity = Identity::default();
+    if let Some([id, event_type]) = read(rule, body) {
+        identity.is_json = true;
+        identity.id = id.and_then(usable_id);
+        identity.event_type = event_type.and_then(usable_text);
+    }
+    if let Some(name) = &rule.type_header {
+        let mut hints = headers.values(name).map(trim);
+        if let Some(signed) = &identity.event_type {
+            identity.type_conflict = hints.any(|hint| !hint.is_empty() && hint != signed.as_bytes());
+        } else if rule.event_type.is_none() {
+            identity.event_type = match (hints.next(), hints.next()) {
+                (Some(hint), None) => std::str::from_utf8(hint).ok().and_then(usable),
+                _ => None,
+            };
+            identity.type_unsigned = identity.event_type.is_some();
+        }
+    }
+    identity
+}
+
+/// The texts of the two values; `None` when the body is not one JSON document.
+fn read<'b>(rule: &IdentifyRule, body: &'b [u8]) -> Option<[Option<&'b str>; 2]> {
+    // The JSON reader checks only the strings that are asked for.
+    let text = std::str::from_utf8(body).ok()?;
+    if deeper_than(JSON_DEPTH_MAX, body) {
+        return None;
+    }
+    find(text, [rule.id.as_deref(), rule.event_type.as_deref()]).ok()
+}
+
+/// Follows both pointers at once through `text`, a whole JSON value, and checks all of it.
+fn find<'t>(text: &'t str, paths: [Option<&[Box<str>]>; 2]) -> serde_json::Result<[Option<&'t str>; 2]> {
+    let mut found = [None; 2];
+    let next = paths.map(|path| path.and_then(<[_]>::split_first));
+    let children = children(text, next.map(|step| step.map(|(token, _)| &**token)))?;
+    for (((value, path), step), child) in found.iter_mut().zip(paths).zip(next).zip(children) {
+        *value = match (step, child) {
+            (Some((_, [])), Child::Once(child)) => Some(child),
+            // Below the top a value is read again, by the few providers that nest their id.
+            (Some((_, rest)), Child::Once(child)) => find(child, [Some(rest), None])?[0],
+            // The pointer `""` is the document itself.
+            (None, _) if path.is_some() => Some(trim_json(text)),
+            _ => None,
+        };
+    }
+    Ok(found)
+}
+
+/// The members of `text` that the two tokens name.
+fn children<'t>(text: &'t str, tokens: [Option<&str>; 2]) -> serde_json::Result<[Child<'t>; 2]> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let step = Step { tokens };
+    let children = match trim_json(text).as_bytes().first() {
+        Some(b'{') => reader.deserialize_map(step)?,
+        Some(b'[') => reader.deserialize_seq(step)?,
+        _ => {
+            reader.deserialize_ignored_any(IgnoredAny)?;
+            [Child::Absent; 2]
+        }
+    };
+    reader.end()?;
+    Ok(children)
+}
+
+/// What an object or array holds under a token.
+#[derive(Clone, Copy)]
+enum Child<'t> {
+    Absent,
+    Once(&'t str),
+    /// Readers disagree on which one counts, so none does.
+    Repeated,
+}
+
+impl<'t> Child<'t> {
+    fn add(&mut self, text: &'t str) {
+        *self = match self {
+            Self::Absent => Self::Once(text),
+            Self::Once(_) | Self::Repeated => Self::Repeated,
+        };
+    }
+}
+
+/// Takes the named members out of one object or array as raw text and skips the rest.
+struct Step<'p> {
+    tokens: [Option<&'p str>; 2],
+}
+
+impl<'t> Visitor<'t> for Step<'_> {
+    type Value = [Child<'t>; 2];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut children = [Child::Absent; 2];
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            let named = self
+                .tokens
+                .map(|token| token.is_some_and(|token| is_key(key.get(), token)));
+            if named.contains(&true) {
+                let value: &RawValue = map.next_value()?;
+                for (child, _) in children.iter_mut().zip(named).filter(|(_, named)| *named) {
+                    child.add(value.get());
+                }
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(children)
+    }
+
+    fn visit_seq<A: SeqAccess<'t>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut children = [Child::Absent; 2];
+        let indices = self.tokens.map(|token| token.and_then(array_index));
+        let mut index = 0;
+        while let Some(value) = seq.next_element::<&RawValue>()? {
+            for (child, _) in children
+                .iter_mut()
+                .zip(indices)
+                .filter(|(_, at)| *at == Some(index))
+            {
+                child.add(value.get());
+            }
+            index += 1;
+        }
+        Ok(children)
+    }
+}
+
+/// Whether the JSON string `raw` spells `token`; `"\u0069d"` spells `id`.
+fn is_key(raw: &str, token: &str) -> bool {
+    match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
+        Some(plain) if !plain.contains('\\') => plain == token,
+        // An escape takes at most six times the room of what it stands for.
+        _ => {
+            raw.len() <= 6 * token.len() + 2
+                && serde_json::from_str::<String>(raw).is_ok_and(|key| key == token)
+        }
+    }
+}
+
+/// An index as RFC 6901 writes it: digits without a leading zero.
+fn array_index(token: &str) -> Option<usize> {
+    let digits = token.bytes().all(|byte| byte.is_ascii_digit());
+    (digits && (token == "0" || !token.starts_with('0'))).then(|| token.parse().ok())?
+}
+
+fn usable_id(raw: &str) -> Option<Box<str>> {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return usable(raw);
+    }
+    usable_text(raw)
+}
+
+/// A JSON string's content, if it is usable.
+fn usable_text(raw: &str) -> Option<Box<str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if !inner.contains('\\') {
+        return usable(inner);
+    }
+    if inner.len() > 6 * EVENT_ID_BYTES_MAX {
+        return None;
+    }
+    usable(&serde_json::from_str::<String>(raw).ok()?)
+}
+
+fn usable(text: &str) -> Option<Box<str>> {
+    let fits = (1..=EVENT_ID_BYTES_MAX).contains(&text.len());
+    (fits && !text.contains(char::is_control)).then(|| text.into())
+}
+
+fn trim_json(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\n', '\r'])
+}
+
+/// Whether brackets outside strings nest deeper than `limit`; says nothing about text that is not JSON.
+fn deeper_than(limit: usize, text: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                while let Some(byte) = bytes.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => _ = bytes.next(),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        if depth > limit {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pointer(text: &str) -> Option<Vec<Box<str>>> {
+        Some(text.split('/').skip(1).map(Into::into).collect())
+    }
+
+    fn rule(id: &str, event_type: &str) -> IdentifyRule {
+        IdentifyRule {
+            id: pointer(id),
+            event_type: pointer(event_type),
+            type_header: None,
+        }
+    }
+
+    fn id_of(pointer: &str, body: &str) -> Option<String> {
+        let identity = identify(&rule(pointer, "/type"), &Fields::default(), body.as_bytes());
+        assert!(identity.is_json, "{body}");
+        identity.id.map(String::from)
+    }
+
+    #[test]
+    fn usable_ids() {
+        let longest = "x".repeat(255);
+        let longest_escaped = "\\u0078".repeat(255);
+        for (name, value, expected) in [
+            ("a string", r#""evt_1""#, "evt_1"),
+            ("one byte", r#""x""#, "x"),
+            ("255 bytes", &format!("\"{longest}\""), longest.as_str()),
+            (
+                "255 bytes, all escaped",
+                &format!("\"{longest_escaped}\""),
+                longest.as_str(),
+            ),
+            ("an escape", r#""a\/b\u0041""#, "a/bA"),
+            ("a pair of escapes", r#""\ud83d\ude00""#, "\u{1f600}"),
+            ("not ascii", "\"\u{e9}\"", "\u{e9}"),
+            ("a number in a string", r#""1.5""#, "1.5"),
+            ("an integer", "5", "5"),
+            ("zero", "0", "0"),
+            ("a negative integer", "-5", "-5"),
+            (
+                "an integer beyond 64 bits",
+                "12345678901234567890123",
+                "12345678901234567890123",
+            ),
+        ] {
+            let got = id_of(
+                "/id",
+                &format!("{{\"a\":[1e999,\"\\ud800\"],\"id\": {value} ,\"z\":{{}}}}"),
+            );
+            assert_eq!(got.as_deref(), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn unusable_ids() {
+        for (name, body) in [
+            ("missing", "{}".to_owned()),
+            ("null", r#"{"id":null}"#.to_owned()),
+            ("true", r#"{"id":true}"#.to_owned()),
+            ("an object", r#"{"id":{"id":"x"}}"#.to_owned()),
+            ("an array", r#"{"id":["x"]}"#.to_owned()),
+            ("empty", r#"{"id":""}"#.to_owned()),
+            ("256 bytes", format!(r#"{{"id":"{}"}}"#, "x".repeat(256))),
+            (
+                "256 bytes in 128 characters",
+                format!(r#"{{"id":"{}"}}"#, "\u{e9}".repeat(128)),
+            ),
+            (
+                "256 bytes, all escaped",
+                format!(r#"{{"id":"{}"}}"#, "\\u0078".repeat(256)),
+            ),
+            ("256 digits", format!(r#"{{"id":{}}}"#, "1".repeat(256))),
+            ("a fraction", r#"{"id":1.5}"#.to_owned()),
+            ("an exponent", r#"{"id":1e3}"#.to_owned()),
+            ("a line feed", r#"{"id":"a\nb"}"#.to_owned()),
+            ("a nul", r#"{"id":"\u0000"}"#.to_owned()),
+            ("a delete", "{\"id\":\"\u{7f}\"}".to_owned()),
+            ("half a pair of escapes", r#"{"id":"\ud800"}"#.to_owned()),
+            ("repeated", r#"{"id":"a","id":"a"}"#.to_owned()),
+            ("repeated in disguise", r#"{"id":"a","\u0069d":"b"}"#.to_owned()),
+            ("another case", r#"{"ID":"a"}"#.to_owned()),
+            ("deeper", r#"{"data":{"id":"a"}}"#.to_owned()),
+            ("a document that is a string", r#""id""#.to_owned()),
+            ("a document that is a number", "1e999".to_owned()),
+            ("a document that is an array", r#"["id"]"#.to_owned()),
+        ] {
+            assert_eq!(id_of("/id", &body), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn nested_pointers() {
+        let body =
+            r#"{"data":{"lead":{"id":"l","type":"t"},"x":1},"list":[{"id":"a"},"b"],"":{"":"e"},"n":1e999}"#;
+        for (pointer, expected) in [
+            ("/data/lead/id", Some("l")),
+            ("/data/lead", None),
+            ("/data/lead/id/more", None),
+            ("/data/x", Some("1")),
+            ("/data/x/y", None),
+            ("/list/0/id", Some("a")),
+            ("/list/1", Some("b")),
+            ("/list/2", None),
+            ("/list/01", None),
+            ("/list/-", None),
+            ("//", Some("e")),
+            ("/n", None),
+            ("/n/n", None),
+        ] {
+            assert_eq!(id_of(pointer, body).as_deref(), expected, "{pointer}");
+        }
+        let body = r#"{"data":{"id":"a"},"data":{}}"#;
+        assert_eq!(id_of("/data/id", body), None, "a key repeated on the way");
+        let body = r#"{"other":1,"other":2,"data":{"id":"a","x":1,"x":2}}"#;
+        assert_eq!(
+            id_of("/data/id", body).as_deref(),
+            Some("a"),
+            "a key repeated elsewhere"
+        );
+        let same = identify(&rule("/a/b", "/a/b"), &Fields::default(), br#"{"a":{"b":"x"}}"#);
+        assert_eq!(
+            (same.id.as_deref(), same.event_type.as_deref()),
+            (Some("x"), Some("x"))
+        );
+        let whole = identify(
+            &IdentifyRule {
+                id: Some(vec![]),
+                ..rule("", "/type")
+            },
+            &Fields::default(),
+            b" \"x\" ",
+        );
+        assert_eq!(whole.id.as_deref(), Some("x"), "the whole document");
+    }
+
+    #[test]
+    fn a_body_that_is_not_one_json_document_names_nothing() {
+        let nested = |depth: usize| {
+            let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+            format!(r#"{{"id":"x","deep":{open}{close}}}"#).into_bytes()
+        };
+        for (name, body, good) in [
+            ("nothing", b"".to_vec(), false),
+            ("blanks", b" \n".to_vec(), false),
+            ("two documents", br#"{"id":"x"}{"id":"x"}"#.to_vec(), false),
+            ("something after", br#"{"id":"x"}x"#.to_vec(), false),
+            ("a nul after", b"{\"id\":\"x\"}\0".to_vec(), false),
+            ("a final line feed", b"{\"id\":\"x\"}\n".to_vec(), true),
+            ("cut off", br#"{"id":"x""#.to_vec(), false),
+            ("broken after the id", br#"{"id":"x","a":tru}"#.to_vec(), false),
+            ("a final comma", br#"{"id":"x",}"#.to_vec(), false),
+            ("single quotes", br"{'id':'x'}".to_vec(), false),
+            ("a byte order mark", b"\xef\xbb\xbf{\"id\":\"x\"}".to_vec(), false),
+            (
+                "not utf-8, elsewhere",
+                b"{\"id\":\"x\",\"a\":\"\xff\"}".to_vec(),
+                false,
+            ),
+            ("utf-16", b"\xff\xfe{\0}\0".to_vec(), false),
+            (
+                "a bare line feed in a string",
+                b"{\"id\":\"x\",\"a\":\"\n\"}".to_vec(),
+                false,
+            ),
+            ("a form", b"id=x&type=y".to_vec(), false),
+            ("as deep as is read", nested(JSON_DEPTH_MAX), true),
+            ("one deeper", nested(JSON_DEPTH_MAX + 1), false),
+            ("a million deep", nested(1_000_000), false),
+            (
+                "brackets in strings",
+                format!(r#"{{"id":"x","a":"\"{}"}}"#, "[".repeat(500)).into_bytes(),
+                true,
+            ),
+        ] {
+            let identity = identify(&rule("/id", "/type"), &Fields::default(), &body);
+            assert_eq!(identity.is_json, good, "{name}");
+            assert_eq!(identity.id.is_some(), good, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_type_is_a_string_fit_for_a_header() {
+        for (value, expected) in [
+            (r#""lead.created""#, Some("lead.created")),
+            (r#""a b""#, Some("a b")),
+            (r#""a\r\nX: y""#, None),
+            (r#""""#, None),
+            ("5", None),
+            ("null", None),
+        ] {
+            let body = format!(r#"{{"type":{value}}}"#);
+            let identity = identify(&rule("/id", "/type"), &Fields::default(), body.as_bytes());
+            assert_eq!(identity.event_type.as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_type_header_is_only_a_hint() {
+        let hinted = |in_body: bool, values: &[&'static str], body: &str| {
+            let rule = IdentifyRule {
+                id: None,
+                event_type: in_body.then(|| vec!["event".into()]),
+                type_header: Some("x-webhook-event".into()),
+            };
+            let headers = values
+                .iter()
+                .map(|value| (&b"x-webhook-event"[..], value.as_bytes()));
+            let identity = identify(&rule, &Fields::from_pairs(headers), body.as_bytes());
+            (
+                identity.event_type.map(String::from),
+                identity.type_unsigned,
+                identity.type_conflict,
+            )
+        };
+        let body = r#"{"event":"a"}"#;
+        let a = || Some("a".to_owned());
+        for (name, got, expected) in [
+            ("both agree", hinted(true, &["a"], body), (a(), false, false)),
+            (
+                "both agree but for blanks",
+                hinted(true, &[" a "], body),
+                (a(), false, false),
+            ),
+            ("they differ", hinted(true, &["b"], body), (a(), false, true)),
+            (
+                "one of two differs",
+                hinted(true, &["a", "b"], body),
+                (a(), false, true),
+            ),
+            ("no header", hinted(true, &[], body), (a(), false, false)),
+            ("a blank header", hinted(true, &[""], body), (a(), false, false)),
+            (
+                "no type in the body",
+                hinted(true, &["b"], "{}"),
+                (None, false, false),
+            ),
+            (
+                "only the header counts",
+                hinted(false, &["b"], body),
+                (Some("b".to_owned()), true, false),
+            ),
+            (
+                "it counts without json",
+                hinted(false, &["b"], "x"),
+                (Some("b".to_owned()), true, false),
+            ),
+            (
+                "it is repeated",
+                hinted(false, &["b", "b"], body),
+                (None, false, false),
+            ),
+            ("it is blank", hinted(false, &[" "], body), (None, false, false)),
+        ] {
+            assert_eq!(got, expected, "{name}");
+        }
+    }
 }

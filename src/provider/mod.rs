@@ -4,5 +4,7 @@
 
 pub mod identify;
 pub mod preset;
+mod preset_file;
+pub mod sample;
 pub mod scheme;
 pub mod signature;
