@@ -1,10 +1,17 @@
 //! One request, one answer, under deadlines.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustls_pki_types::CertificateDer;
+use tokio::time::Instant;
 
+use super::dial::{Tls, dial, root_store};
 use super::endpoint::Endpoint;
+use super::exchange::{Outcome, exchange};
+use super::pool::Pool;
 
 /// Deadlines and caps of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,22 +20,25 @@ pub struct Limits {
     pub connect: Duration,
     /// The TLS handshake.
     pub tls: Duration,
-    /// Writing head and body.
+    /// Writing head and body. The answer is read meanwhile, so an early one ends the wait.
     pub write: Duration,
-    /// From the last byte written to the first byte of the final answer's head.
+    /// From the last byte written to the first byte of the final answer's head; interim answers (1xx) do not count.
     pub first_byte: Duration,
     /// The whole call.
     pub whole: Duration,
-    /// Bytes of the answer's head.
+    /// Bytes of the answer's head, skipped interim heads included.
     pub head_bytes_max: usize,
     /// Bytes of the answer's body. Beyond: `CallError::AnswerTooLarge`, unless `keep_body` is false.
     pub body_bytes_max: usize,
     /// Whether the answer's body is wanted (`proxy`) or read and thrown away up to the cap (delivery).
+    ///
+    /// Where it is not wanted, the status is the answer: a body that is too long, malformed, late or cut off
+    /// costs the connection and nothing else.
     pub keep_body: bool,
 }
 
 /// A request, written as it stands: the client adds nothing and checks nothing in it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Request line and headers with the closing empty line.
     pub head: &'a [u8],
@@ -39,7 +49,7 @@ pub struct Request<'a> {
 }
 
 /// A final answer (1xx are skipped, redirects are not followed).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Answer {
     /// The status, 200 to 599 (anything else is `CallError::BadAnswer`).
     pub status: u16,
@@ -112,28 +122,100 @@ pub enum CallError {
 
 /// A pooling client; clones share the pool.
 #[derive(Debug, Clone)]
-pub struct Client {}
+pub struct Client {
+    pool: Arc<Pool>,
+    tls: Arc<Tls>,
+}
 
 impl Client {
-    /// Makes a client with the platform's CA roots (read once).
+    /// Makes a client with the platform's CA roots, or those of `SSL_CERT_FILE` (read once, at the first `https` call).
     ///
-    /// `idle_max` bounds how long a connection is kept unused: below the app's own keep-alive.
-    pub fn new(_idle_max: Duration, _idle_per_endpoint_max: usize) -> Self {
-        unimplemented!("upstream helper")
+    /// `idle_max` bounds how long a connection is kept unused: below the app's own keep-alive. Zero for either keeps none.
+    pub fn new(idle_max: Duration, idle_per_endpoint_max: usize) -> Self {
+        Self::with_tls(idle_max, idle_per_endpoint_max, Tls::default())
+    }
+
+    /// As [`Client::new`], but trusts the CA certificates in `roots` and no others.
+    ///
+    /// # Errors
+    /// [`CallError::Tls`] where none of `roots` can be read.
+    pub fn with_roots(
+        idle_max: Duration,
+        idle_per_endpoint_max: usize,
+        roots: impl IntoIterator<Item = CertificateDer<'static>>,
+    ) -> Result<Self, CallError> {
+        let tls = root_store(roots)
+            .and_then(|roots| Tls::with_roots(roots).map_err(|error| error.to_string()))
+            .map_err(|reason| CallError::Tls {
+                authority: "every upstream".into(),
+                reason: reason.into(),
+            })?;
+        Ok(Self::with_tls(idle_max, idle_per_endpoint_max, tls))
+    }
+
+    fn with_tls(idle_max: Duration, idle_per_endpoint_max: usize, tls: Tls) -> Self {
+        Self {
+            pool: Arc::new(Pool::new(idle_max, idle_per_endpoint_max)),
+            tls: Arc::new(tls),
+        }
     }
 
     /// Sends `request` to `endpoint` and reads the answer.
     ///
-    /// A pooled connection that turns out closed before any byte of the answer is replaced by a fresh one, once.
+    /// A pooled connection that turns out closed before any byte of the answer is replaced by a fresh one, once,
+    /// within the same whole deadline: the server may then see the request twice, if it closed after reading it.
+    /// An answer that comes before the request is written counts; after an early 2xx the rest is still written
+    /// as long as the server reads on.
+    ///
+    /// Dropping the future closes the connection.
     ///
     /// # Errors
     /// See [`CallError`].
     pub async fn call(
         &self,
-        _endpoint: &Endpoint,
-        _request: Request<'_>,
-        _limits: &Limits,
+        endpoint: &Endpoint,
+        request: Request<'_>,
+        limits: &Limits,
     ) -> Result<Answer, CallError> {
-        unimplemented!("upstream helper")
+        let whole_at = Instant::now() + limits.whole;
+        let mut outcome = None;
+        if let Some(connection) = self.pool.take(endpoint) {
+            outcome = Some(exchange(connection, request, limits, whole_at).await);
+        }
+        let outcome = match outcome {
+            None | Some(Outcome::Closed(_)) => {
+                let connection = dial(endpoint, &self.tls, limits, whole_at).await?;
+                exchange(connection, request, limits, whole_at).await
+            }
+            Some(outcome) => outcome,
+        };
+        match outcome {
+            Outcome::Answered(answer, connection) => {
+                if let Some(connection) = connection {
+                    self.pool.put(endpoint, connection);
+                }
+                Ok(answer)
+            }
+            Outcome::Closed(error) | Outcome::Failed(error) => Err(error),
+        }
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("head_bytes", &self.head.len())
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("headers", &self.headers.len())
+            .field("body_bytes", &self.body.len())
+            .finish()
     }
 }

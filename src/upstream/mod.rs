@@ -6,5 +6,14 @@
 mod client;
 mod endpoint;
 
+mod pool;
+
+mod dial;
+
+mod exchange;
+
+mod answer;
+mod chunks;
+
 pub use client::{Answer, CallError, Client, Limits, Request};
 pub use endpoint::{Endpoint, EndpointError};

@@ -1,0 +1,414 @@
+//! One request and its answer over one open connection.
+//!
+//! Writing and reading go on at the same time: a server may answer before it has read the body, or never read it.
+
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::answer::{Framing, Head, can_be_answer, head_end, parse_head};
+use super::chunks::Chunks;
+use super::client::{Answer, CallError, Limits, Request};
+use super::dial::Connection;
+
+/// Interim answers (1xx) before the final one.
+const INTERIM_MAX: usize = 20;
+/// Room for one read; most answers fit.
+const READ_BYTES: usize = 8 * 1024;
+/// Room for one read of a long body.
+const LONG_READ_BYTES: usize = 256 * 1024;
+/// After a longer answer the read buffer is not kept with the connection.
+const KEPT_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// How long the rest of a body may stand still after a 2xx that came before it was written.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The connection is given back where it can serve another call.
+    Answered(Answer, Option<Connection>),
+    /// The peer closed before a byte of an answer: on a used connection that only means it was old.
+    Closed(CallError),
+    Failed(CallError),
+}
+
+/// Writes `request` and reads the answer; `whole_at` is the end of the whole call.
+pub(super) async fn exchange(
+    connection: Connection,
+    request: Request<'_>,
+    limits: &Limits,
+    whole_at: Instant,
+) -> Outcome {
+    let now = Instant::now();
+    let timer = pin!(sleep_until((now + limits.first_byte).min(whole_at)));
+    let mut exchange = Exchange {
+        connection,
+        request,
+        limits,
+        timer,
+        whole_at,
+        write_at: now + limits.write,
+        answer_at: now + limits.first_byte,
+        sending: Sending::Body,
+        written: 0,
+        read: 0,
+    };
+    match exchange.run().await {
+        Ok((answer, reusable)) => {
+            if exchange.read > KEPT_BUFFER_BYTES_MAX {
+                exchange.connection.buffer = BytesMut::new();
+            }
+            Outcome::Answered(answer, reusable.then_some(exchange.connection))
+        }
+        Err(Broke::Closed(error)) if exchange.read == 0 => Outcome::Closed(error),
+        Err(Broke::Closed(error) | Broke::Other(error)) => Outcome::Failed(error),
+    }
+}
+
+struct Exchange<'a> {
+    connection: Connection,
+    request: Request<'a>,
+    limits: &'a Limits,
+    /// One timer for all phases; it is not armed unless something is waited for.
+    timer: Pin<&'a mut Sleep>,
+    whole_at: Instant,
+    write_at: Instant,
+    /// Counts once the request is out.
+    answer_at: Instant,
+    sending: Sending,
+    written: usize,
+    /// Bytes of the answer that came, interim ones too.
+    read: usize,
+}
+
+enum Sending {
+    Body,
+    Flush,
+    Done,
+    Failed(io::Error),
+}
+
+/// Why an exchange ended early.
+enum Broke {
+    /// The peer closed or reset.
+    Closed(CallError),
+    Other(CallError),
+}
+
+impl From<CallError> for Broke {
+    fn from(error: CallError) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// What is read at the moment.
+#[derive(Clone, Copy)]
+enum Part {
+    Head,
+    Body,
+}
+
+impl Exchange<'_> {
+    /// The answer, and whether the connection can be used again.
+    async fn run(&mut self) -> Result<(Answer, bool), Broke> {
+        let head = self.read_head().await?;
+        let Head {
+            status,
+            headers,
+            framing,
+            keep_alive,
+        } = head;
+        let (body, complete) = match self.read_body(framing).await {
+            Ok(body) => (body, true),
+            // The status is the answer; what breaks behind it costs only the connection.
+            Err(_) if !self.limits.keep_body => (Bytes::new(), false),
+            Err(error) => return Err(error),
+        };
+        if complete && (200..300).contains(&status) {
+            self.finish_sending().await;
+        }
+        let reusable = complete
+            && keep_alive
+            && framing != Framing::UntilClose
+            && matches!(self.sending, Sending::Done)
+            && self.connection.buffer.is_empty();
+        Ok((
+            Answer {
+                status,
+                headers,
+                body,
+            },
+            reusable,
+        ))
+    }
+
+    async fn read_head(&mut self) -> Result<Head, Broke> {
+        let bytes_max = self.limits.head_bytes_max;
+        let (mut scanned, mut skipped) = (0, 0);
+        for _ in 0..=INTERIM_MAX {
+            let end = loop {
+                let buffer = &self.connection.buffer;
+                let end = head_end(buffer, &mut scanned);
+                if skipped + end.unwrap_or(buffer.len()) > bytes_max {
+                    return Err(CallError::AnswerTooLarge(bytes_max).into());
+                }
+                if !can_be_answer(buffer) {
+                    return Err(CallError::BadAnswer("it does not begin with HTTP/1.").into());
+                }
+                match end {
+                    Some(end) => break end,
+                    None => self.fill(Part::Head, READ_BYTES).await?,
+                }
+            };
+            let bytes = self.connection.buffer.split_to(end).freeze();
+            if let Some(head) = parse_head(&bytes, self.request.is_head)? {
+                return Ok(head);
+            }
+            scanned = 0;
+            skipped += end;
+        }
+        Err(CallError::BadAnswer("too many interim answers").into())
+    }
+
+    async fn read_body(&mut self, framing: Framing) -> Result<Bytes, Broke> {
+        let Limits {
+            body_bytes_max,
+            keep_body,
+            ..
+        } = *self.limits;
+        let too_large = || CallError::AnswerTooLarge(body_bytes_max);
+        match framing {
+            Framing::Empty => Ok(Bytes::new()),
+            Framing::Length(length) => {
+                let length = usize::try_from(length)
+                    .ok()
+                    .filter(|length| *length <= body_bytes_max);
+                self.read_length(length.ok_or_else(too_large)?, keep_body).await
+            }
+            Framing::Chunked => {
+                let (mut chunks, mut body, mut count) = (Chunks::new(), BytesMut::new(), 0);
+                loop {
+                    let used = chunks.read(&self.connection.buffer, |data| {
+                        count += data.len();
+                        if keep_body && count <= body_bytes_max {
+                            body.extend_from_slice(data);
+                        }
+                    })?;
+                    self.connection.buffer.advance(used);
+                    if count > body_bytes_max {
+                        return Err(too_large().into());
+                    }
+                    if chunks.is_done() {
+                        return Ok(body.freeze());
+                    }
+                    self.fill(Part::Body, READ_BYTES).await?;
+                }
+            }
+            Framing::UntilClose => {
+                let mut count = 0;
+                loop {
+                    if !keep_body {
+                        count += self.connection.buffer.len();
+                        self.connection.buffer.clear();
+                    }
+                    if count + self.connection.buffer.len() > body_bytes_max {
+                        return Err(too_large().into());
+                    }
+                    if self.read_more(Part::Body, READ_BYTES).await? == 0 {
+                        return Ok(self.connection.buffer.split().freeze());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn read_length(&mut self, length: usize, keep_body: bool) -> Result<Bytes, Broke> {
+        let mut left = length;
+        loop {
+            let here = self.connection.buffer.len().min(left);
+            if keep_body {
+                if here == left {
+                    return Ok(self.connection.buffer.split_to(left).freeze());
+                }
+            } else {
+                self.connection.buffer.advance(here);
+                left -= here;
+                if left == 0 {
+                    return Ok(Bytes::new());
+                }
+            }
+            let missing = left - self.connection.buffer.len();
+            self.fill(Part::Body, missing.clamp(READ_BYTES, LONG_READ_BYTES))
+                .await?;
+        }
+    }
+
+    /// Writes the rest of the body after an early 2xx: that app may go on reading what it has accepted.
+    ///
+    /// It ends without an error when nothing moves any more; the answer is there.
+    async fn finish_sending(&mut self) {
+        let mut seen = None;
+        let mut until = self.whole_at;
+        std::future::poll_fn(|context| {
+            self.poll_send(context);
+            if matches!(self.sending, Sending::Done | Sending::Failed(_)) {
+                return Poll::Ready(());
+            }
+            if seen.replace(self.written) != Some(self.written) {
+                until = self.write_at.min(self.whole_at).min(Instant::now() + LINGER);
+            }
+            self.poll_timer(context, until)
+        })
+        .await;
+    }
+
+    /// Reads at least one byte, and writes what can be written meanwhile.
+    async fn fill(&mut self, part: Part, room: usize) -> Result<(), Broke> {
+        if self.read_more(part, room).await? == 0 {
+            return Err(self.closed(part, None));
+        }
+        Ok(())
+    }
+
+    /// The count of bytes read; 0 is the end of the connection.
+    async fn read_more(&mut self, part: Part, room: usize) -> Result<usize, Broke> {
+        self.connection.buffer.reserve(room);
+        std::future::poll_fn(|context| self.poll_more(context, part)).await
+    }
+
+    fn poll_more(&mut self, context: &mut Context<'_>, part: Part) -> Poll<Result<usize, Broke>> {
+        self.poll_send(context);
+        let Connection { stream, buffer } = &mut self.connection;
+        match pin!(stream.read_buf(buffer)).poll(context) {
+            Poll::Ready(Ok(count)) => {
+                self.read += count;
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.closed(part, Some(error)))),
+            Poll::Pending => {
+                let (at, timeout) = self.deadline(part);
+                ready!(self.poll_timer(context, at));
+                Poll::Ready(Err(timeout.into()))
+            }
+        }
+    }
+
+    /// Writes as much as the connection takes.
+    fn poll_send(&mut self, context: &mut Context<'_>) {
+        loop {
+            let mut stream = Pin::new(&mut self.connection.stream);
+            let sent = match self.sending {
+                Sending::Done | Sending::Failed(_) => return,
+                Sending::Flush => stream.poll_flush(context).map_ok(|()| Sending::Done),
+                Sending::Body => {
+                    let Request { head, body, .. } = self.request;
+                    let head_rest = head.get(self.written..).unwrap_or_default();
+                    let body_rest = body
+                        .get(self.written.saturating_sub(head.len())..)
+                        .unwrap_or_default();
+                    if head_rest.is_empty() && body_rest.is_empty() {
+                        self.sending = Sending::Flush;
+                        continue;
+                    }
+                    let both = [IoSlice::new(head_rest), IoSlice::new(body_rest)];
+                    // An empty slice in front would be all that a writer of one slice sees.
+                    let slices = if head_rest.is_empty() {
+                        both.get(1..)
+                    } else {
+                        Some(&both[..])
+                    };
+                    stream
+                        .as_mut()
+                        .poll_write_vectored(context, slices.unwrap_or_default())
+                        .map(|wrote| match wrote? {
+                            0 => Err(io::ErrorKind::WriteZero.into()),
+                            count => {
+                                self.written += count;
+                                Ok(Sending::Body)
+                            }
+                        })
+                }
+            };
+            self.sending = match sent {
+                Poll::Pending => return,
+                Poll::Ready(Ok(next)) => next,
+                // Not the end: the server may have answered before it closed.
+                Poll::Ready(Err(error)) => Sending::Failed(error),
+            };
+            if matches!(self.sending, Sending::Done | Sending::Failed(_)) {
+                self.answer_at = Instant::now() + self.limits.first_byte;
+            }
+        }
+    }
+
+    /// Until when `part` may be waited for, and what it means if that passes.
+    fn deadline(&self, part: Part) -> (Instant, CallError) {
+        let (at, after, phase) = match (&self.sending, part) {
+            (Sending::Body | Sending::Flush, _) => (self.write_at, self.limits.write, "room to write"),
+            (_, Part::Head) if self.connection.buffer.is_empty() => {
+                (self.answer_at, self.limits.first_byte, "answer")
+            }
+            _ => (self.whole_at, self.limits.whole, "end of the answer"),
+        };
+        let after = if at <= self.whole_at {
+            after
+        } else {
+            self.limits.whole
+        };
+        (at.min(self.whole_at), CallError::Timeout { phase, after })
+    }
+
+    /// Ready once `at` has passed.
+    fn poll_timer(&mut self, context: &mut Context<'_>, at: Instant) -> Poll<()> {
+        // A timer that rings too early is cheaper than one that is set anew for each phase.
+        if self.timer.deadline() > at {
+            self.timer.as_mut().reset(at);
+        }
+        loop {
+            ready!(self.timer.as_mut().poll(context));
+            if Instant::now() >= at {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(at);
+        }
+    }
+
+    /// The connection ended (`None`) or failed while `part` was read.
+    fn closed(&mut self, part: Part, error: Option<io::Error>) -> Broke {
+        let hung_up = error.as_ref().is_none_or(|error| is_hang_up(error.kind()));
+        let ended = || "the peer closed the connection".into();
+        let (phase, reason) = match (&self.sending, part) {
+            // The earlier cause.
+            (Sending::Failed(error), _) if self.read == 0 => {
+                ("writing the request", error.to_string().into())
+            }
+            (_, Part::Head) if self.read == 0 => (
+                "waiting for the answer",
+                error.map_or_else(ended, |error| error.to_string().into()),
+            ),
+            _ => (
+                "reading the answer",
+                error.map_or_else(ended, |error| error.to_string().into()),
+            ),
+        };
+        let error = CallError::Broken { phase, reason };
+        if hung_up {
+            Broke::Closed(error)
+        } else {
+            Broke::Other(error)
+        }
+    }
+}
+
+fn is_hang_up(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(
+        kind,
+        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
+    )
+}
