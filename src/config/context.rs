@@ -146,7 +146,7 @@ impl<'a> Context<'a> {
                 place: item
                     .span
                     .as_ref()
-                    .map(|span| place(self.source, span, item.ground, &hidden)),
+                    .map(|span| place(self.source, span, !broken_lines.is_empty(), &hidden)),
                 text: item.text,
                 help: item.help,
             })
@@ -176,7 +176,7 @@ fn line_of(source: &str, at: usize) -> (usize, usize, usize) {
     (before.matches('\n').count() + 1, start, start + length)
 }
 
-fn place(source: &str, span: &Span, ground: Ground, hidden: &[Span]) -> Place {
+fn place(source: &str, span: &Span, is_broken: bool, hidden: &[Span]) -> Place {
     let (line, start, end) = line_of(source, span.start);
     let text = source.get(start..end).unwrap_or_default();
     let text = text.trim_end_matches('\r');
@@ -184,7 +184,7 @@ fn place(source: &str, span: &Span, ground: Ground, hidden: &[Span]) -> Place {
     let until = span.end.saturating_sub(start).clamp(from, text.len());
     let is_secret = hidden.iter().any(|secret| secret.start <= end && secret.end >= start)
         // Where the text is not TOML, nobody knows which value is a secret.
-        || (ground == Ground::Syntax && may_hold_secret(source, start, text));
+        || (is_broken && may_hold_secret(source, start, text));
     Place {
         line,
         column: text.get(..from).map_or(from, |before| before.chars().count()) + 1,

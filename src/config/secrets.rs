@@ -169,9 +169,9 @@ fn hide_below(
                 context.hide(value.span());
             }
         }
-        // A number or a date under `value` may be a secret too, without its quotes.
+        // A number or a date may be a secret too, without its quotes.
         _ => {
-            if suspicious && key == "value" {
+            if suspicious && key != "until" {
                 context.hide(value.span());
             }
         }

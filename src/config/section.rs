@@ -24,6 +24,8 @@ pub(super) struct Section<'s> {
     /// Its place among the tables: `route.upstream`.
     path: String,
     asked: RefCell<BTreeSet<&'static str>>,
+    /// Keys that must be written and are not, each with what to do.
+    missing: RefCell<Vec<(&'static str, String)>>,
 }
 
 /// A key's value, whatever its type.
@@ -48,6 +50,7 @@ impl<'s> Section<'s> {
             label: "the top level".to_owned(),
             path: String::new(),
             asked: RefCell::default(),
+            missing: RefCell::default(),
         }
     }
 
@@ -75,10 +78,9 @@ impl<'s> Section<'s> {
         self.item(key).is_some()
     }
 
-    /// Says that `key` must be written.
-    pub(super) fn missing(&self, key: &str, help: &str) {
-        let text = format!("{} lacks \"{key}\"", self.label);
-        self.context.error(&self.span, text, Some(help));
+    /// Says, when the table is finished, that `key` must be written; unless it is there with a slip in its name.
+    pub(super) fn missing(&self, key: &'static str, help: &str) {
+        self.missing.borrow_mut().push((key, help.to_owned()));
     }
 
     pub(super) fn string(&self, key: &'static str) -> Option<At<&'s str>> {
@@ -305,6 +307,7 @@ impl<'s> Section<'s> {
     /// Says which keys nobody asked for.
     pub(super) fn finish(self) {
         let asked = self.asked.borrow();
+        let mut slips = Vec::new();
         for key in self.table.keys() {
             let name: &str = key.get_ref();
             if asked.contains(name) {
@@ -312,10 +315,16 @@ impl<'s> Section<'s> {
             }
             let successor = RENAMED
                 .iter()
-                .find(|(path, old, _)| *path == self.path && *old == name);
+                .find(|(path, old, ..)| *path == self.path && *old == name);
             let hint = match successor {
-                Some((_, _, new)) => Some((*new).to_owned()),
-                None => suggest(name, asked.iter().copied()).map(|near| format!("did you mean \"{near}\"?")),
+                Some((_, _, new, text)) => {
+                    slips.push(*new);
+                    Some((*text).to_owned())
+                }
+                None => suggest(name, asked.iter().copied()).map(|near| {
+                    slips.push(near);
+                    format!("did you mean \"{near}\"?")
+                }),
             };
             let text = match hint {
                 Some(hint) => format!("unknown key {name:?} in {}; {hint}", self.label),
@@ -324,6 +333,12 @@ impl<'s> Section<'s> {
             let known: Vec<&str> = asked.iter().copied().collect();
             let help = format!("known here: {}", known.join(", "));
             self.context.wrong(&key.span(), text, Some(&help));
+        }
+        for (key, help) in self.missing.borrow().iter() {
+            if !slips.contains(key) {
+                let text = format!("{} lacks \"{key}\"", self.label);
+                self.context.error(&self.span, text, Some(help));
+            }
         }
     }
 
@@ -342,6 +357,7 @@ impl<'s> Section<'s> {
             label,
             path,
             asked: RefCell::default(),
+            missing: RefCell::default(),
         }
     }
 
@@ -363,17 +379,23 @@ impl<'s> Section<'s> {
     }
 }
 
-/// Names that other gateways or earlier drafts use, and what to write here.
-const RENAMED: [(&str, &str, &str); 5] = [
-    ("store", "dir", "the folder is called \"path\" here"),
+/// Names that other gateways use: table, name, our name, what to write.
+const RENAMED: [(&str, &str, &str, &str); 5] = [
+    ("store", "dir", "path", "the folder is called \"path\" here"),
     (
         "route",
         "secret",
+        "secrets",
         "write secrets = [\"name\"] and define the name in [secrets]",
     ),
-    ("route", "url", "write upstream = { url = \"...\" }"),
-    ("admin", "secret", "the key is called \"token\""),
-    ("limits", "max_body", "the key is called \"body_bytes\""),
+    ("route", "url", "upstream", "write upstream = { url = \"...\" }"),
+    ("admin", "secret", "token", "the key is called \"token\""),
+    (
+        "limits",
+        "max_body",
+        "body_bytes",
+        "the key is called \"body_bytes\"",
+    ),
 ];
 
 /// The known word most like `word`, if any is like it at all.

@@ -73,9 +73,8 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
         }
         (_, None) => {
             if !route.has("secrets") {
-                let text = "[[route]] lacks \"secrets\": without one no signature can be checked";
-                let help = "write secrets = [\"name\"] with names defined in [secrets]";
-                context.error(&route.span, text, Some(help));
+                let help = "write secrets = [\"name\"] with names defined in [secrets]; without one no signature can be checked";
+                route.missing("secrets", help);
             }
             None
         }
@@ -136,9 +135,8 @@ fn sender(route: &Section<'_>) -> Option<Sender> {
         (true, false) => preset_of(route).map(Sender::Preset),
         (false, true) => verify_of(route),
         (false, false) => {
-            let text = "[[route]] lacks \"provider\": nothing says how its senders sign";
             let help = "write provider = \"name\" (see: hooklatch providers), or verify = { header = \"X-Signature\" }";
-            context.error(&route.span, text, Some(help));
+            route.missing("provider", help);
             None
         }
     }
