@@ -50,15 +50,76 @@ fn env() -> TestEnv {
     TestEnv::default().var("S", "a-secret-long-enough")
 }
 
+/// Severity, place and text of every problem, without the help.
+fn problems(text: &str, env: &dyn Env) -> Vec<String> {
+    let (_, problems) = config::inspect("hooklatch.toml", text, env);
+    let short = |problem: &config::Problem| {
+        let severity = match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        match &problem.place {
+            Some(place) => format!("{severity} {}:{} {}", place.line, place.column, problem.text),
+            None => format!("{severity} {}", problem.text),
+        }
+    };
+    problems.list().iter().map(short).collect()
+}
+
+/// A whole configuration around the lines of one route (which begin at line 7).
+fn with_route(lines: &str) -> String {
+    format!(
+        "listen = \"0.0.0.0:8080\"\nstore = {{ path = \"/q\" }}\n[secrets]\nq = {{ env = \"S\" }}\n[[route]]\npath = \"/hooks/a\"\n{lines}"
+    )
+}
+
+/// A route that is right but for `lines`.
+fn with_lines(lines: &str) -> String {
+    with_route(&format!(
+        "provider = \"iverton\"\nsecrets = [\"q\"]\nupstream = {{ url = \"http://127.0.0.1:3000\" }}\n{lines}"
+    ))
+}
+
+/// A whole configuration with one good route below `lines` (which begin at line 2).
+fn with_top(lines: &str) -> String {
+    format!(
+        "listen = \"0.0.0.0:8080\"\n{lines}\n[[route]]\npath = \"/hooks/a\"\nprovider = \"iverton\"\nsecrets = [\"q\"]\nupstream = {{ url = \"http://127.0.0.1:3000\" }}\n"
+    )
+}
+
+const STORE: &str = "store = { path = \"/q\" }\n";
+
 #[test]
 fn scratch() {
+    let q = "secrets.q = { env = \"S\" }";
     for text in [
-        "listen = \"0.0.0.0:8080\"\n\n[store]\npath = \"/var/lib/hooklatch\"\n\n[secrets]\nq = { env = \"S\" }\n[[route]]\npath = \"/hooks/quantiv\"\nprovider = \"quantive\"\nsecrets = [\"q\"]\nupstrem = { url = \"http://127.0.0.1:3000\" }\n",
-        "listen = 8080\nadmin.listen = \"0.0.0.0:9090\"\n[secrets]\nq = { value = \"hunter2hunter2hunter2\", utnil = 2020-01-01 }\n[[route]]\npath = \"/a\"\nprovider=\"iverton\"\nsecrets=[\"q\"]\ndedup = \"1h\"\nevent_id = { header = \"X-Webhook-Id\" }\nupstream = { url = \"http://127.0.0.1:8080/x\" }\n",
-        "[secrets\nq = { value = \"x }\n[[route]\npath = nothing\n",
-        "",
+        with_lines("secretz = 1\nmode = \"prox\"\nmethods = [\"connect\", 1]\ntimeout = \"5s\""),
+        with_lines(
+            "dedup = \"1h\"\nevent_id = { header = \"X-Webhook-Id\" }\nmax_body = \"1GB\"\nrate = { per_second = 0, over = \"reject\" }",
+        ),
+        with_lines(
+            "rate = { per_second = 5, over = \"reject\" }\nenforce = false\nallow_ips = [\"10.0.0.1/8\", \"x\"]\naccepted = { status = 302 }\nduplicate = { status = 204, body = \"x\" }",
+        ),
+        with_route("verify = \"none\"\nsecrets = [\"q\"]\nupstream = { url = \"127.0.0.1:3000\" }"),
+        with_route(
+            "provider = \"quantiv\"\nverify = { header = \"X-S\" }\nsecrets = [\"q\"]\nupstreams = [{ url = \"http://a:b@127.0.0.1:3000\" }, { name = \"a\", url = \"http://169.254.169.254/\"}]",
+        ),
+        with_route("upstream = { url = \"http://127.0.0.1:8080/x\" }"),
+        with_route(
+            "provider = \"connectgain\"\nsecrets = [\"p\"]\nmode = \"proxy\"\nupstream = { url = \"http://localhost:8080/x\", retry = { first = \"1m\" }, types = [\"a\"] }",
+        ),
+        with_top(&format!("admin = {{ listen = \"0.0.0.0:9090\" }}\n{q}")),
+        with_top(&format!(
+            "{STORE}probe = {{ listen = \"0.0.0.0:8080\" }}\nsecrets.q = {{ env = \"S\", until = 2026-01-01T00:00:00Z }}\nsecrets.unused = {{ value = \"{CANARY}\" }}"
+        )),
+        with_top(&format!(
+            "{STORE}secrets.q = {{ env = \"MISSING\" }}\nsecrets.f = {{ file = \"/nl\" }}\nsecrets.g = {{ file = \"/none\" }}\nsecrets.h = {{}}\nsecrets.i = {{ env = \"S\", file = \"/nl\" }}"
+        )),
     ] {
-        let (_, problems) = config::inspect("hooklatch.toml", text, &env());
-        println!("{problems}\n=======");
+        eprintln!("{text}-----");
+        for line in problems(&text, &env().file("/nl", "abc\n")) {
+            eprintln!("{line}");
+        }
+        eprintln!("=====");
     }
 }
