@@ -1,2 +1,7 @@
 //! Thin: everything is in the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hooklatch::cli::main(std::env::args_os())
+}
