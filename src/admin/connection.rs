@@ -30,22 +30,34 @@ const LIFE_MAX: Duration = Duration::from_secs(45);
 /// After an accept that failed, most likely for want of file descriptors, and while all requests are being answered.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `routes` until `closing` is true, then until the requests under way are answered.
-pub(super) async fn serve(tcp: TcpListener, routes: Router, mut closing: watch::Receiver<bool>) {
+/// What is in flight when the listener closes has this long to end.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Serves `routes` until `closing` is true, then until the requests under way are answered, or a second longer.
+pub(super) async fn serve(tcp: TcpListener, routes: Router, closing: watch::Receiver<bool>) {
     let listener = Listener {
         tcp,
         open: Vec::new(),
     };
     let service = routes.into_make_service_with_connect_info::<Arrival>();
-    let served = axum::serve(listener, service)
-        .with_graceful_shutdown(async move {
-            // An error means that the sender is gone, and with it the server's owner.
-            drop(closing.wait_for(|closing| *closing).await);
-        })
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "admin listener ended");
+    let served = axum::serve(listener, service).with_graceful_shutdown(closed(closing.clone()));
+    let late = async {
+        closed(closing).await;
+        tokio::time::sleep(CLOSE_WAIT_MAX).await;
+    };
+    tokio::select! {
+        ended = served.into_future() => {
+            if let Err(error) = ended {
+                tracing::error!(%error, "admin listener ended");
+            }
+        }
+        () = late => {}
     }
+}
+
+async fn closed(mut closing: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and with it the server's owner.
+    drop(closing.wait_for(|closing| *closing).await);
 }
 
 /// What the routes know of a connection, and what they tell it: that the header of its request is read.

@@ -375,6 +375,32 @@ async fn a_request_under_way_gets_its_answer_when_the_listener_closes() {
 }
 
 #[tokio::test]
+async fn without_a_listener_it_waits_for_its_end() {
+    let settings = Settings {
+        listen: None,
+        token: None,
+        probe: None,
+    };
+    let listeners = admin::bind(&settings).await.unwrap();
+    let (_controller, shutdown) = shutdown::channel();
+    let (reload, _reloads) = mpsc::channel(1);
+    let state = State {
+        inbox: None,
+        telemetry: Telemetry::new(),
+        shutdown,
+        reload,
+    };
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let mut served = tokio::spawn(admin::serve(listeners, state, async move { drop(closed.await) }));
+    assert!(
+        timeout(Duration::from_millis(50), &mut served).await.is_err(),
+        "not told yet"
+    );
+    drop(close);
+    timeout(WAIT_MAX, served).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn the_health_verb_asks_and_tells() {
     let rig = rig(Some(TOKEN)).await;
     let check = async |url: String, live: bool| {
