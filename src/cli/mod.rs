@@ -6,6 +6,7 @@
 pub mod check;
 pub mod health;
 pub mod init;
+pub mod run;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -47,6 +48,8 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run the gateway
+    Run(run::Args),
     /// Write a configuration for one provider
     Init(init::Args),
     /// Say everything that is wrong with the configuration and whether its store can be used
@@ -70,6 +73,7 @@ where
         }
     };
     match &cli.verb {
+        Verb::Run(args) => run::run(args, &cli.global),
         Verb::Init(args) => init::run(args),
         Verb::Check(args) => check::run(&cli.global, args),
         Verb::Health(args) => health::run(args),

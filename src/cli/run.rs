@@ -1,10 +1,11 @@
 //! `hooklatch run`: the gateway itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::{self, Config};
-use crate::run::{Reread, run as run_gateway};
+use super::{Global, err};
+use crate::config::{Config, Env, ProcessEnv, load};
+use crate::{Reread, run as run_gateway};
 
 /// Where tests and supervisors may ask for the addresses to be written once events are taken.
 const READY_FILE_VARIABLE: &str = "HOOKLATCH_READY_FILE";
@@ -12,34 +13,35 @@ const READY_FILE_VARIABLE: &str = "HOOKLATCH_READY_FILE";
 /// What can be said on the command line; it wins over the file.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Keep the store here instead of `[store] path`.
+    /// Keep the store here instead of at `[store] path`
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Accept a store on tmpfs, overlayfs or an emptyDir: its events go with it.
+    /// Accept a store on tmpfs, overlayfs or an emptyDir, whose events go with it
     #[arg(long)]
     allow_ephemeral: bool,
 }
 
 /// Runs until a signal says stop.
-pub fn run(args: &Args, config_path: &Path, err: &mut dyn std::io::Write) -> std::io::Result<ExitCode> {
-    let (args, path) = (args.clone(), config_path.to_owned());
-    let read = move || {
-        config::load(&path).map(|config| over(config, &args)).map_err(|problems| problems.render(false))
+pub fn run(args: &Args, global: &Global) -> ExitCode {
+    let config = match global.load() {
+        // Its warnings are in the configuration too, and go to the log.
+        Ok((config, _)) => over(config, args),
+        Err(code) => return code,
     };
-    let config = match read() {
-        Ok(config) => config,
-        Err(problems) => {
-            writeln!(err, "{problems}")?;
-            return Ok(ExitCode::from(2));
-        }
-    };
-    let reread: Reread = Box::new(read);
-    let ready_file = std::env::var_os(READY_FILE_VARIABLE).map(PathBuf::from);
+    let (again, path) = (args.clone(), global.config_path());
+    let reread: Reread = Box::new(move || {
+        let config = load(&path).map_err(|problems| problems.render(false))?;
+        Ok(over(config, &again))
+    });
+    let ready_file = ProcessEnv.var(READY_FILE_VARIABLE).map(|path| {
+        use std::os::unix::ffi::OsStringExt;
+        std::ffi::OsString::from_vec(path).into()
+    });
     match run_gateway(config, reread, ready_file) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            writeln!(err, "hooklatch: {error}")?;
-            Ok(error.exit_code())
+            err(&format!("hooklatch: {error}"));
+            error.exit_code()
         }
     }
 }

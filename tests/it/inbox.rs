@@ -45,15 +45,30 @@ impl Rig {
         change(&mut settings);
         let clock = Arc::new(ManualClock::new(Timestamp(START)));
         let inbox = open(&settings, clock.clone(), Telemetry::new()).unwrap();
-        Self { folder, clock, settings, inbox }
+        Self {
+            folder,
+            clock,
+            settings,
+            inbox,
+        }
     }
 
     /// Ends the process's part without closing, and starts again.
     fn reopen(self) -> Self {
-        let Self { folder, clock, settings, inbox } = self;
+        let Self {
+            folder,
+            clock,
+            settings,
+            inbox,
+        } = self;
         drop(inbox);
         let inbox = open(&settings, clock.clone(), Telemetry::new()).unwrap();
-        Self { folder, clock, settings, inbox }
+        Self {
+            folder,
+            clock,
+            settings,
+            inbox,
+        }
     }
 
     fn sql(&self) -> Connection {
@@ -70,7 +85,12 @@ impl Rig {
 
     fn counts(&self, target: &Target) -> TargetCounts {
         let counts = self.inbox.counts();
-        counts.targets.into_iter().find(|(other, _)| other == target).map(|(_, counts)| counts).unwrap_or_default()
+        counts
+            .targets
+            .into_iter()
+            .find(|(other, _)| other == target)
+            .map(|(_, counts)| counts)
+            .unwrap_or_default()
     }
 }
 
@@ -96,7 +116,10 @@ fn route() -> RouteName {
 }
 
 fn target(upstream: &str) -> Target {
-    Target { route: route(), upstream: UpstreamName::new(upstream) }
+    Target {
+        route: route(),
+        upstream: UpstreamName::new(upstream),
+    }
 }
 
 fn app() -> Target {
@@ -138,7 +161,11 @@ fn seq_of(accepted: Accepted) -> Seq {
 }
 
 async fn claim(inbox: &dyn Inbox, target: &Target, max: usize) -> Vec<Job> {
-    timeout(PATIENCE, inbox.claim(target, max)).await.expect("something to claim").unwrap().jobs
+    timeout(PATIENCE, inbox.claim(target, max))
+        .await
+        .expect("something to claim")
+        .unwrap()
+        .jobs
 }
 
 async fn claim_one(inbox: &dyn Inbox) -> Job {
@@ -167,11 +194,26 @@ fn delivered(inbox: &dyn Inbox, job: &Job) {
 }
 
 fn retry(inbox: &dyn Inbox, job: &Job, wait: Duration) {
-    settle(inbox, job, Outcome::Retry { wait, status: Some(500), error: "500".into() });
+    settle(
+        inbox,
+        job,
+        Outcome::Retry {
+            wait,
+            status: Some(500),
+            error: "500".into(),
+        },
+    );
 }
 
 fn dead(inbox: &dyn Inbox, job: &Job) {
-    settle(inbox, job, Outcome::Dead { status: Some(410), error: "410".into() });
+    settle(
+        inbox,
+        job,
+        Outcome::Dead {
+            status: Some(410),
+            error: "410".into(),
+        },
+    );
 }
 
 /// Waits until `done` says so.
@@ -201,7 +243,10 @@ async fn deliver_all(rig: &Rig, target: &Target) {
             delivered(&*rig.inbox, &job);
         }
         // Settled, not only attempted.
-        until("settled", || rig.inbox.health() == Health::Accepting || rig.inbox.health() == Health::Full).await;
+        until("settled", || {
+            rig.inbox.health() == Health::Accepting || rig.inbox.health() == Health::Full
+        })
+        .await;
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
 }
@@ -222,10 +267,25 @@ async fn an_event_comes_back_byte_for_byte_fresh_and_from_the_store() {
         assert_eq!(job.event.seq, seq, "{place}");
         assert_eq!(job.event.key, EventKey::of_id(&route(), "evt_1"), "{place}");
         assert_eq!((&got.body, &got.headers), (&sent.body, &sent.headers), "{place}");
-        assert_eq!((&got.query, &got.path_rest, &got.host), (&sent.query, &sent.path_rest, &sent.host), "{place}");
-        assert_eq!((got.client, got.received_at, &got.secret), (sent.client, sent.received_at, &sent.secret), "{place}");
-        assert_eq!((&got.event_id, &got.event_type), (&sent.event_id, &sent.event_type), "{place}");
-        assert!(got.verified && got.has_idempotency_key && got.type_unsigned, "{place}");
+        assert_eq!(
+            (&got.query, &got.path_rest, &got.host),
+            (&sent.query, &sent.path_rest, &sent.host),
+            "{place}"
+        );
+        assert_eq!(
+            (got.client, got.received_at, &got.secret),
+            (sent.client, sent.received_at, &sent.secret),
+            "{place}"
+        );
+        assert_eq!(
+            (&got.event_id, &got.event_type),
+            (&sent.event_id, &sent.event_type),
+            "{place}"
+        );
+        assert!(
+            got.verified && got.has_idempotency_key && got.type_unsigned,
+            "{place}"
+        );
         assert_eq!((job.attempts, job.age_from), (0, Timestamp(START)), "{place}");
         rig = rig.reopen();
     }
@@ -237,14 +297,26 @@ async fn a_repeat_is_a_duplicate_of_the_first() {
     let first = seq_of(rig.accept("evt_1", "x").await);
     for _ in 0..2 {
         let again = rig.accept("evt_1", "x").await;
-        assert_eq!(again, Accepted::Duplicate { of: first, rearmed: false, conflict: false });
+        assert_eq!(
+            again,
+            Accepted::Duplicate {
+                of: first,
+                rearmed: false,
+                conflict: false
+            }
+        );
     }
     assert_ne!(seq_of(rig.accept("evt_2", "x").await), first);
     let job = claim(&*rig.inbox, &app(), 10).await;
     assert_eq!(job.len(), 2);
     let rig = rig.reopen();
     assert!(matches!(rig.accept("evt_1", "x").await, Accepted::Duplicate { of, .. } if of == first));
-    let counted: i64 = rig.sql().query_row("SELECT duplicates FROM event WHERE seq = ?1", [first.0], |r| r.get(0)).unwrap();
+    let counted: i64 = rig
+        .sql()
+        .query_row("SELECT duplicates FROM event WHERE seq = ?1", [first.0], |r| {
+            r.get(0)
+        })
+        .unwrap();
     assert_eq!(counted, 3);
 }
 
@@ -300,14 +372,22 @@ async fn a_retry_waits_and_counts_its_attempts() {
     assert_eq!(job.attempts, 1);
     retry(&*rig.inbox, &job, Duration::from_secs(3600));
     until("written", || {
-        rig.sql().query_row("SELECT attempts FROM delivery", [], |r| r.get::<_, i64>(0)).is_ok_and(|n| n == 2)
+        rig.sql()
+            .query_row("SELECT attempts FROM delivery", [], |r| r.get::<_, i64>(0))
+            .is_ok_and(|n| n == 2)
     })
     .await;
     // The wall clock goes back a day: the wait must not become one.
     rig.clock.advance(-DAY);
     let rig = rig.reopen();
-    let due: i64 = rig.sql().query_row("SELECT due FROM delivery", [], |r| r.get(0)).unwrap();
-    assert!(due <= rig.clock.now().0 + 70 * 60 * 1000, "clamped to the longest wait");
+    let due: i64 = rig
+        .sql()
+        .query_row("SELECT due FROM delivery", [], |r| r.get(0))
+        .unwrap();
+    assert!(
+        due <= rig.clock.now().0 + 70 * 60 * 1000,
+        "clamped to the longest wait"
+    );
     claim_nothing(&*rig.inbox, &app()).await;
 }
 
