@@ -19,3 +19,4 @@ mod receive;
 mod upstream;
 mod upstream_pool;
 mod upstream_tls;
+mod upstream_waits;
