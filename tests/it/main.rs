@@ -27,3 +27,4 @@ mod receive;
 mod upstream;
 mod upstream_pool;
 mod upstream_tls;
+mod upstream_waits;

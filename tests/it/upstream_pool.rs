@@ -15,9 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, mpsc};
 
 use crate::fault_server::FaultServer;
-use crate::upstream::{client, limits, post};
-
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+use crate::upstream::{OK, client, limits, post};
 
 #[tokio::test]
 async fn one_connection_serves_many_calls() {
@@ -306,6 +304,30 @@ async fn concurrent_calls_share_what_the_pool_may_keep() {
         "{}",
         server.connections()
     );
+}
+
+#[tokio::test]
+async fn limits_without_end_are_no_danger() {
+    let server = FaultServer::answering(OK, false).await;
+    let client = Client::new(Duration::MAX, 1);
+    let endless = Limits {
+        connect: Duration::MAX,
+        tls: Duration::MAX,
+        write: Duration::MAX,
+        first_byte: Duration::MAX,
+        whole: Duration::MAX,
+        ..limits()
+    };
+    for _ in 0..2 {
+        assert_eq!(
+            post(&client, &server.url("/"), b"{}", &endless)
+                .await
+                .unwrap()
+                .status,
+            200
+        );
+    }
+    assert_eq!(server.connections(), 1);
 }
 
 #[tokio::test]
