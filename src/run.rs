@@ -223,7 +223,8 @@ impl Gateway {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
-                () = signals.stop() => return Ok(()),
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
                 reason = &mut failed => return Err(RunError::StoreFailed(reason)),
                 _ = signals.hangup.recv() => {
                     // The outcome is in the log.
@@ -404,12 +405,13 @@ fn open_front(
         }
     }
     server.add_service(service);
-    let args = RunArgs {
-        shutdown_signal: Box::new(StopAtClosing(stop)),
+    let serve = move || {
+        let shutdown_signal = Box::new(StopAtClosing(stop));
+        server.run(RunArgs { shutdown_signal });
     };
     std::thread::Builder::new()
         .name("front".to_owned())
-        .spawn(move || server.run(args))
+        .spawn(serve)
         .map(drop)
         .map_err(RunError::System)
 }
