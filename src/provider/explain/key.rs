@@ -48,6 +48,7 @@ pub(super) fn variants(form: KeyForm, secret: &NamedSecret, now: Timestamp) -> V
 }
 
 type Bytes = Zeroizing<Vec<u8>>;
+type Reading = (Option<KeyForm>, Option<Vec<u8>>, &'static str);
 
 /// The text as it is, and less or more what slips into it when it is copied and stored.
 fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
@@ -72,7 +73,7 @@ fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
 /// The bytes that a text may stand for under the scheme's form and under every other.
 fn forms(form: KeyForm, text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
     let unmarked = text.strip_prefix(WHSEC.as_bytes());
-    let decoded: [(Option<KeyForm>, Option<Vec<u8>>, &'static str); 5] = [
+    let decoded: [Reading; 5] = [
         (
             Some(KeyForm::Utf8),
             Some(text.to_vec()),

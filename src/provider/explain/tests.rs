@@ -145,7 +145,8 @@ fn what_goes_wrong_with_the_header() {
     };
     let prefix = || Box::<str>::from("sha256=");
     let own = "x-iverton-signature";
-    let cases: Vec<(Vec<(&str, String)>, Vec<Difference>)> = vec![
+    type Sent<'s> = Vec<(&'s str, String)>;
+    let cases: Vec<(Sent<'_>, Vec<Difference>)> = vec![
         (
             vec![(own, hex.clone())],
             vec![Difference::PrefixMissing(prefix())],
