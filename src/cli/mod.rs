@@ -3,8 +3,14 @@
 //! Exit codes are those of the whole program: 0 done, 1 failed, 2 configuration or arguments, 70 store failed, 75 store
 //! in use.
 
+mod capture;
 pub mod check;
+pub mod error;
 pub mod init;
+pub mod providers;
+pub mod secret_args;
+pub mod sign;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
