@@ -3,10 +3,17 @@
 //! Exit codes are those of the whole program: 0 done, 1 failed, 2 configuration or arguments, 70 store failed, 75 store
 //! in use.
 
+mod capture;
 pub mod check;
+pub mod error;
 pub mod health;
 pub mod init;
+pub mod providers;
 pub mod run;
+pub mod secret_args;
+pub mod send;
+pub mod sign;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};

@@ -307,7 +307,10 @@ fn check_shared_secrets(context: &Context<'_>, route: &Read<'_>, earlier: &[Read
                     _ => false,
                 })
         });
-        if let (true, Some(name), Some(other)) = (shared, &route.name, &other.name) {
+        // Routes of one name have an error of their own.
+        if let (true, Some(name), Some(other)) = (shared, &route.name, &other.name)
+            && name.value != other.value
+        {
             let text = format!(
                 "routes \"{}\" and \"{}\" share a secret: a request captured from one can be sent to the other",
                 other.value, name.value

@@ -74,7 +74,9 @@ pub(super) fn read<'s>(
     let rate = rate(&table, mode, preset);
     let body_bytes_max = body_bytes(&table, limits, body_bytes_default);
     let by_path = dedup_by_path(&table, path.as_ref());
-    warn_of_untyped_filters(&table, &identify, &upstreams);
+    if proof.is_some() {
+        warn_of_untyped_filters(&table, &identify, &upstreams);
+    }
 
     let endpoints = upstreams.iter().map(upstream::place).collect();
     let common = Common {
@@ -181,7 +183,7 @@ fn modes(
     for upstream in upstreams {
         wants.push(Want {
             upstream: upstream.name.value.clone(),
-            types: upstream.types.map(|at| at.value),
+            types: upstream.queue.types.map(|at| at.value),
         });
         lanes.push(LaneSettings {
             target: Target {
@@ -191,10 +193,10 @@ fn modes(
             endpoint: upstream.endpoint.value,
             handoff: upstream.handoff,
             limits: upstream.limits,
-            concurrency: upstream.concurrency,
-            rates: upstream.rate.into_iter().chain(pace).collect(),
-            retry: upstream.retry,
-            paused: upstream.paused,
+            concurrency: upstream.queue.concurrency,
+            rates: upstream.queue.rate.into_iter().chain(pace).collect(),
+            retry: upstream.queue.retry,
+            paused: upstream.queue.paused,
         });
     }
     (Some(Mode::Queue { wants }), lanes)
@@ -538,7 +540,10 @@ fn body_bytes(table: &Section<'_>, limits: &Limits, default: usize) -> usize {
 
 fn warn_of_untyped_filters(table: &Section<'_>, identify: &IdentifyRule, upstreams: &[Upstream]) {
     let readable = identify.event_type.is_some() || identify.type_header.is_some();
-    for types in upstreams.iter().filter_map(|upstream| upstream.types.as_ref()) {
+    for types in upstreams
+        .iter()
+        .filter_map(|upstream| upstream.queue.types.as_ref())
+    {
         if !readable {
             let text = "\"types\" has no effect: nothing says where the type of an event stands";
             table.context.warn(

@@ -334,8 +334,10 @@ fn checked(context: &Context<'_>, what: &str, span: &Span, bytes: Vec<u8>) -> Op
         return None;
     }
     if around > 0 {
-        let text =
-            format!("{what} begins or ends with {around} bytes of white space, which are used as part of it");
+        let plural = if around == 1 { "" } else { "s" };
+        let text = format!(
+            "{what} begins or ends with {around} byte{plural} of white space, which are used as part of it"
+        );
         context.warn(
             span,
             text,
