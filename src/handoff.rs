@@ -2,6 +2,7 @@
 //!
 //! The sender's header block is copied as it stands; ours are added behind it.
 
+use std::fmt;
 use std::io::Write;
 
 use base64::Engine;
@@ -12,7 +13,7 @@ use crate::secret::Key;
 use crate::upstream::Endpoint;
 
 /// What an upstream's table says about the requests sent to it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     /// Headers from the configuration; they replace the sender's of the same name.
     pub static_headers: Vec<(Box<str>, Box<str>)>,
@@ -20,6 +21,18 @@ pub struct Settings {
     pub preserve_host: bool,
     /// Sign what is handed over with this key, as Standard Webhooks describes.
     pub signing: Option<Key>,
+}
+
+impl fmt::Debug for Settings {
+    /// Names the static headers without their values, which may be credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.static_headers.iter().map(|(name, _)| &**name).collect();
+        f.debug_struct("Settings")
+            .field("static_headers", &names)
+            .field("preserve_host", &self.preserve_host)
+            .field("signing", &self.signing)
+            .finish()
+    }
 }
 
 /// What is said about one attempt.

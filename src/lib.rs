@@ -28,7 +28,10 @@ pub mod handoff;
 pub mod inbox;
 pub mod provider;
 pub mod receive;
+mod run;
 pub mod secret;
 pub mod shutdown;
 pub mod telemetry;
 pub mod upstream;
+
+pub use run::{Reread, RunError, run};

@@ -1,2 +1,7 @@
-//! Thin: everything is in the library.
-fn main() {}
+//! The program: everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hooklatch::cli::main(std::env::args_os())
+}

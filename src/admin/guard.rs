@@ -66,6 +66,15 @@ impl Door {
 }
 
 impl Refused {
+    /// The label of the metric.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Browser => "browser",
+            Self::Host => "host",
+        }
+    }
+
     /// As it is told.
     pub(super) fn answer(self) -> Response {
         match self {

@@ -19,7 +19,6 @@ mod selection;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -28,9 +27,6 @@ use crate::inbox::Inbox;
 use crate::secret::SecretText;
 use crate::shutdown;
 use crate::telemetry::Telemetry;
-
-/// What is in flight when the listeners close has this long to end.
-const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What `[admin]` and `[probe]` say.
 #[derive(Debug, Clone)]
@@ -141,17 +137,11 @@ pub async fn serve(listeners: Listeners, state: State, closed: impl Future<Outpu
     let probe = listeners
         .probe
         .map(|listener| connection::serve(listener, routes::probe(state), closing));
-    let all = async {
-        tokio::join!(maybe(admin), maybe(probe));
+    let closer = async {
+        closed.await;
+        close.send_replace(true);
     };
-    tokio::pin!(all);
-    tokio::select! {
-        // With no listener at all there is nothing to wait for but the end.
-        () = closed => {}
-        () = async { all.as_mut().await; std::future::pending().await } => {}
-    }
-    close.send_replace(true);
-    drop(tokio::time::timeout(CLOSE_WAIT_MAX, all).await);
+    tokio::join!(closer, maybe(admin), maybe(probe));
 }
 
 async fn maybe(server: Option<impl Future<Output = ()>>) {

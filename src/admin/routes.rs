@@ -21,7 +21,7 @@ use super::guard::Door;
 use super::{State, selection};
 use crate::inbox::{Health, InboxError};
 use crate::shutdown::Phase;
-use crate::telemetry::METRICS_CONTENT_TYPE;
+use crate::telemetry::{METRICS_CONTENT_TYPE, Telemetry};
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -61,7 +61,7 @@ fn finish(routes: Router<State>, state: State, door: Option<Door>) -> Router {
         })
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "no such path") });
     let routes = match door {
-        Some(door) => routes.layer(from_fn_with_state(door, pass)),
+        Some(door) => routes.layer(from_fn_with_state((door, state.telemetry.clone()), pass)),
         None => routes,
     };
     routes.layer(from_fn(once)).with_state(state)
@@ -77,10 +77,18 @@ async fn once(ConnectInfo(arrival): ConnectInfo<Arrival>, request: Request, next
     response
 }
 
-async fn pass(Shared(door): Shared<Door>, request: Request, next: Next) -> Response {
+async fn pass(
+    Shared((door, telemetry)): Shared<(Door, Telemetry)>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    request: Request,
+    next: Next,
+) -> Response {
     match door.check(&request) {
         Ok(()) => next.run(request).await,
-        Err(refused) => refused.answer(),
+        Err(refused) => {
+            telemetry.admin_refused(refused.as_str(), arrival.client());
+            refused.answer()
+        }
     }
 }
 
@@ -152,14 +160,15 @@ async fn replay(Shared(state): Shared<State>, request: Request) -> Response {
         Ok(selection) => selection,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, &error.to_string()),
     };
+    let dry_run = selection.dry_run;
     match timeout(WORK_WAIT_MAX, inbox.replay(selection)).await {
-        Ok(Ok(replayed)) => json(
-            StatusCode::OK,
-            &Replayed {
-                deliveries: replayed.deliveries,
-                skipped: replayed.skipped,
-            },
-        ),
+        Ok(Ok(replayed)) => {
+            let (deliveries, skipped) = (replayed.deliveries, replayed.skipped);
+            if !dry_run {
+                state.telemetry.replayed(deliveries, skipped);
+            }
+            json(StatusCode::OK, &Replayed { deliveries, skipped })
+        }
         Ok(Err(error)) => unavailable(match error {
             InboxError::Busy => "the store is slow, try again",
             InboxError::Full => "the store is full",

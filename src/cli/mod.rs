@@ -1,3 +1,138 @@
-//! The verbs, one file each.
+//! The verbs, one file each: a file owns its arguments and gives the exit code.
+//!
+//! Exit codes are those of the whole program: 0 done, 1 failed, 2 configuration or arguments, 70 store failed, 75 store
+//! in use.
 
+pub mod check;
 pub mod health;
+pub mod init;
+pub mod run;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Env, Problems, ProcessEnv, inspect_file};
+
+/// The exit code of a wrong configuration or wrong arguments.
+pub const EXIT_CONFIG: u8 = 2;
+
+/// Where a configuration is looked for when none is named, first found first.
+const PLACES: [&str; 3] = [
+    "hooklatch.toml",
+    "config/hooklatch.toml",
+    "/etc/hooklatch/hooklatch.toml",
+];
+
+/// Takes webhooks in, checks who sent them, keeps them safe and hands them to the app byte for byte.
+#[derive(Debug, Parser)]
+#[command(name = "hooklatch", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Global {
+    /// The configuration [default: $HOOKLATCH_CONFIG, hooklatch.toml, config/hooklatch.toml,
+    /// /etc/hooklatch/hooklatch.toml]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the gateway
+    Run(run::Args),
+    /// Write a configuration for one provider
+    Init(init::Args),
+    /// Say everything that is wrong with the configuration and whether its store can be used
+    Check(check::Args),
+    /// Ask a running gateway whether it is ready
+    Health(health::Args),
+}
+
+/// Runs the verb that `args` (the program's name first) name.
+pub fn main<I, T>(args: I) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too; a reader that is gone changes nothing.
+            drop(error.print());
+            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    match &cli.verb {
+        Verb::Run(args) => run::run(args, &cli.global),
+        Verb::Init(args) => init::run(args),
+        Verb::Check(args) => check::run(&cli.global, args),
+        Verb::Health(args) => health::run(args),
+    }
+}
+
+impl Global {
+    /// The configuration's path: the one named, `$HOOKLATCH_CONFIG`, or the first of the usual places that exists.
+    pub fn config_path(&self) -> PathBuf {
+        if let Some(path) = &self.config {
+            return path.clone();
+        }
+        if let Some(path) = ProcessEnv.var("HOOKLATCH_CONFIG").filter(|path| !path.is_empty()) {
+            use std::os::unix::ffi::OsStringExt;
+            return OsString::from_vec(path).into();
+        }
+        let found = PLACES.iter().map(PathBuf::from).find(|path| path.exists());
+        // Where none exists, the error names the first place.
+        found.unwrap_or_else(|| PathBuf::from("hooklatch.toml"))
+    }
+
+    /// The configuration, its warnings still unsaid; or, all problems said, the exit code.
+    ///
+    /// # Errors
+    /// The exit code of a wrong configuration.
+    pub fn load(&self) -> Result<(Config, Problems), ExitCode> {
+        let (config, problems) = inspect_file(&self.config_path(), &ProcessEnv);
+        match config {
+            Some(config) => Ok((config, problems)),
+            None => {
+                err(&format!("{}{}", problems.render(colour()), problems.summary()));
+                Err(ExitCode::from(EXIT_CONFIG))
+            }
+        }
+    }
+}
+
+/// Writes a line to standard output; a reader that is gone is no reason to stop.
+pub(crate) fn out(line: &str) {
+    drop(writeln!(io::stdout(), "{line}"));
+}
+
+/// Writes a line to standard error.
+pub(crate) fn err(line: &str) {
+    drop(writeln!(io::stderr(), "{line}"));
+}
+
+/// Whether standard error takes colours.
+pub(crate) fn colour() -> bool {
+    io::stderr().is_terminal() && ProcessEnv.var("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+}

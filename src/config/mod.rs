@@ -1,11 +1,39 @@
 //! Text to types that cannot be wrong. The only reader of TOML and of the environment.
+//!
+//! The text is read once, table by table, straight into the settings that the parts own; what is wrong on the way is
+//! collected with its place, so that one run reports all of it. Lines that can hold a secret are never repeated.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod context;
+mod env;
+mod general;
+mod report;
+mod route;
+mod secrets;
+mod section;
+pub(crate) mod units;
+mod upstream;
+mod verify;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use toml::de::DeTable;
+
+use self::context::{At, Context};
+pub use self::env::{Env, ProcessEnv};
+use self::general::{collide, nowhere};
+pub use self::report::{Place, Problem, Problems, Severity};
+use self::route::Read;
+use self::secrets::{Secrets, hide_lines};
+use self::section::Section;
+use self::upstream::ModeWord;
 use crate::{admin, deliver, inbox, receive};
 
+/// Largest configuration that is read.
+const TEXT_BYTES_MAX: usize = 1 << 20;
 /// A configuration that can be run.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -64,4 +92,251 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+/// Reads the file with the process's own environment.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    let (config, problems) = inspect_file(path, &ProcessEnv);
+    config.ok_or(problems)
+}
+
+/// Reads a text; `file_name` is only shown.
+///
+/// # Errors
+/// Everything that is wrong with it, warnings included.
+pub fn parse(file_name: &str, text: &str, env: &dyn Env) -> Result<Config, Problems> {
+    let (config, problems) = inspect(file_name, text, env);
+    config.ok_or(problems)
+}
+
+/// Reads the file and gives the problems in either case.
+pub fn inspect_file(path: &Path, env: &dyn Env) -> (Option<Config>, Problems) {
+    let name = path.display().to_string();
+    let bytes = match env.read_file(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let help =
+                "name another with --config, or make one: hooklatch init --provider NAME --upstream URL";
+            let text = format!("cannot read the configuration: {error}");
+            return (None, Problems::whole_file(&name, text, Some(help)));
+        }
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => inspect(&name, &text, env),
+        Err(error) => {
+            let line = error
+                .as_bytes()
+                .iter()
+                .take(error.utf8_error().valid_up_to())
+                .filter(|byte| **byte == b'\n')
+                .count();
+            let text = format!("line {} is not UTF-8", line + 1);
+            (None, Problems::whole_file(&name, text, None))
+        }
+    }
+}
+
+/// Reads a text and gives the problems in either case: with a configuration they are only warnings.
+pub fn inspect(file_name: &str, text: &str, env: &dyn Env) -> (Option<Config>, Problems) {
+    let (config, problems, _) = read(file_name, text, env);
+    (config, problems)
+}
+
+/// Every key the reader looked for in `text`, as `route.upstream.url`; to hold the reference to it.
+#[doc(hidden)]
+pub fn keys_asked_for(text: &str, env: &dyn Env) -> BTreeSet<String> {
+    read("", text, env).2
+}
+
+fn read(file_name: &str, text: &str, env: &dyn Env) -> (Option<Config>, Problems, BTreeSet<String>) {
+    if text.len() > TEXT_BYTES_MAX {
+        let problems = Problems::whole_file(file_name, "the configuration is over 1 MiB".to_owned(), None);
+        return (None, problems, BTreeSet::new());
+    }
+    // A byte order mark is no part of the text, and the columns of line 1 would be off by it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (table, syntax_errors) = DeTable::parse_recoverable(text);
+    let context = Context::new(text, env);
+    for error in &syntax_errors {
+        context.syntax(error.span(), error.message().to_owned());
+    }
+    hide_lines(&context, table.get_ref());
+    let config = whole(Section::root(&context, table.get_ref()));
+    let asked = context.asked();
+    let clean = context.errors() == 0;
+    let problems = Problems::new(file_name, context.into_problems());
+    let config = config.filter(|_| clean).map(|config| Config {
+        warnings: problems
+            .list()
+            .iter()
+            .map(|problem| problems.line(problem))
+            .collect(),
+        ..config
+    });
+    (config, problems, asked)
+}
+
+/// Reads every part, then checks what concerns several.
+fn whole(root: Section<'_>) -> Option<Config> {
+    let context = root.context;
+    let secrets = Secrets::read(&root);
+    let front = general::front(&root);
+    let (limits, body_bytes) = general::limits(&root);
+    let store = general::store(&root, &limits);
+    let (admin, mut listeners) = general::admin(&root, &secrets);
+    let log = general::log(&root);
+    let read: Vec<Read<'_>> = root
+        .tables("route")
+        .into_iter()
+        .map(|route| route::read(route, &secrets, &limits, body_bytes))
+        .collect();
+    secrets.warn_unused(context);
+
+    listeners.insert(0, ("listen", front.listen.clone()));
+    check_listeners(context, &listeners);
+    check_routes(context, &root, &read, &listeners);
+    let needs_store = read.iter().find(|read| read.mode == ModeWord::Queue);
+    if let Some(route) = needs_store
+        && !root.has("store")
+    {
+        let text = "there is no [store], and a route in mode \"queue\" keeps its events there";
+        let help = "add [store] with path = \"/var/lib/hooklatch\"";
+        context.error(&route.span, text, Some(help));
+    }
+    root.finish();
+    let mut routes = Vec::new();
+    let mut lanes = Vec::new();
+    for read in read {
+        // A route that could not be made has reported why.
+        routes.push(Arc::new(read.route?));
+        lanes.extend(read.lanes);
+    }
+    Some(Config {
+        listen: front.listen.value,
+        tls: front.tls,
+        workers: front.workers,
+        store,
+        limits,
+        routes: receive::settings::Routes {
+            routes,
+            trusted_proxies: front.trusted_proxies,
+        },
+        lanes,
+        admin,
+        log,
+        drain_delay: front.drain_delay,
+        drain_timeout: front.drain_timeout,
+        warnings: Vec::new(),
+    })
+}
+
+fn check_listeners(context: &Context<'_>, listeners: &[(&'static str, At<SocketAddr>)]) {
+    for (index, (name, listener)) in listeners.iter().enumerate() {
+        for (other_name, other) in listeners.iter().take(index) {
+            if collide(listener.value, other.value) {
+                let text = format!(
+                    "{name} = {} is taken by {other_name} = {} already",
+                    listener.value, other.value
+                );
+                context.error(&listener.span, text, Some("give each listener a port of its own"));
+            }
+        }
+    }
+}
+
+fn check_routes(
+    context: &Context<'_>,
+    root: &Section<'_>,
+    routes: &[Read<'_>],
+    listeners: &[(&'static str, At<SocketAddr>)],
+) {
+    if routes.is_empty() && !root.has("route") {
+        let help = "add a [[route]] with path, provider, secrets and upstream; see: hooklatch init --help";
+        context.error(
+            &nowhere(),
+            "there is no [[route]]: nothing would be received",
+            Some(help),
+        );
+    }
+    for (index, route) in routes.iter().enumerate() {
+        let earlier = || routes.iter().take(index);
+        if let Some(path) = &route.path
+            && earlier().any(|other| other.path.as_ref().is_some_and(|other| other.value == path.value))
+        {
+            let text = "this path is another route's already; only one of them would ever be asked";
+            context.error(
+                &path.span,
+                text,
+                Some("remove one route, or list both secrets in one"),
+            );
+        } else if let Some(name) = &route.name
+            && earlier().any(|other| other.name.as_ref().is_some_and(|other| other.value == name.value))
+        {
+            let text = format!("route name \"{}\" is used twice", name.value);
+            let help =
+                "write a name of its own: name = \"...\"; dedup keys and pending deliveries belong to it";
+            context.error(&name.span, text, Some(help));
+        }
+        check_shared_secrets(context, route, routes.get(..index).unwrap_or_default());
+        for (endpoint, span) in &route.endpoints {
+            for (name, listener) in listeners {
+                if is_at(endpoint, listener.value) {
+                    let text = format!(
+                        "upstream http://{}{} is hooklatch's own {name} address: events would loop",
+                        endpoint.authority, endpoint.path
+                    );
+                    context.error(span, text, Some("write the address of your app"));
+                }
+            }
+        }
+    }
+}
+
+/// One secret for two routes: what was signed for one is good for the other.
+fn check_shared_secrets(context: &Context<'_>, route: &Read<'_>, earlier: &[Read<'_>]) {
+    for other in earlier {
+        let shared = route.secrets.iter().any(|ours| {
+            other
+                .secrets
+                .iter()
+                .any(|theirs| match (&ours.text, &theirs.text) {
+                    (Some(ours), Some(theirs)) => ours.expose() == theirs.expose(),
+                    _ => false,
+                })
+        });
+        if let (true, Some(name), Some(other)) = (shared, &route.name, &other.name) {
+            let text = format!(
+                "routes \"{}\" and \"{}\" share a secret: a request captured from one can be sent to the other",
+                other.value, name.value
+            );
+            context.warn(
+                &route.secrets_span,
+                text,
+                Some("give each route a secret of its own"),
+            );
+        }
+    }
+}
+
+/// Whether a call to `endpoint` would arrive at our own listener.
+fn is_at(endpoint: &crate::upstream::Endpoint, listener: SocketAddr) -> bool {
+    if endpoint.port != listener.port() {
+        return false;
+    }
+    let ours = |ip: IpAddr| {
+        let here = ip.is_loopback() || ip.is_unspecified();
+        ip == listener.ip()
+            || (here && listener.ip().is_unspecified())
+            || (ip.is_unspecified() && listener.ip().is_loopback())
+    };
+    match endpoint.host.parse::<IpAddr>() {
+        Ok(ip) => ours(ip),
+        Err(_) if endpoint.host.eq_ignore_ascii_case("localhost") => {
+            ours(Ipv4Addr::LOCALHOST.into()) || ours(Ipv6Addr::LOCALHOST.into())
+        }
+        Err(_) => false,
+    }
 }

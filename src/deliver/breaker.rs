@@ -151,6 +151,7 @@ fn jittered(wait: Duration, draw: f64) -> Duration {
 mod tests {
     use super::Sign::{Answering, Failing, Unclear};
     use super::*;
+    use proptest::prelude::*;
 
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::new();
@@ -237,5 +238,49 @@ mod tests {
         let before = format!("{breaker:?}");
         breaker.probe_lost(due);
         assert_eq!(format!("{breaker:?}"), before, "no probe, nothing lost");
+    }
+
+    proptest! {
+        /// Whatever happens: never two probes at once, never shut for longer than the longest wait, opened only by five
+        /// failures in a row, and any answer closes it.
+        #[test]
+        fn it_keeps_its_rules(steps in proptest::collection::vec((0..4_u8, 0_u64..90_000, 0.0..1.0), 1..300)) {
+            let mut now = Instant::now();
+            let mut breaker = Breaker::new();
+            let (mut probing, mut in_a_row) = (false, 0);
+            for (step, millis, draw) in steps {
+                now += Duration::from_millis(millis);
+                let before = breaker.gate(now);
+                if before == Gate::Probe {
+                    prop_assert!(!probing);
+                    breaker.probe_begun();
+                    probing = true;
+                }
+                if let Gate::Shut(until) = before {
+                    prop_assert!(until <= now + PROBE_WAIT_MAX);
+                }
+                let sign = match step {
+                    0 => Answering,
+                    1 => Unclear,
+                    _ => Failing,
+                };
+                let was_probe = std::mem::take(&mut probing);
+                let change = breaker.ended(sign, was_probe, now, draw);
+                let was_open = before != Gate::Pass;
+                in_a_row = match sign {
+                    Answering => 0,
+                    Failing if !was_open => in_a_row + 1,
+                    _ => in_a_row,
+                };
+                let expected = match sign {
+                    Failing if !was_open && in_a_row == FAILURES_TO_OPEN => Some(Change::Opened),
+                    Answering if was_open => Some(Change::Closed),
+                    _ => None,
+                };
+                prop_assert_eq!(change, expected);
+                prop_assert!(breaker.gate(now) != Gate::Probing);
+                prop_assert_eq!(breaker.gate(now) == Gate::Pass, in_a_row < FAILURES_TO_OPEN);
+            }
+        }
     }
 }

@@ -340,15 +340,17 @@ impl Lane {
             self.shared.telemetry.panicked("deliver");
         }
         let ended = Instant::now();
+        let ended_wall = clock.now();
         let circumstances = Circumstances {
             plan: &settings.retry,
             attempts,
             age: Duration::from_millis(began_wall.millis_since(job.age_from)),
-            now: clock.now(),
+            now: ended_wall,
             draw: fastrand::f64(),
         };
         let verdict = judge(&result, circumstances);
-        self.tell(&lease, attempts, &verdict.outcome, ended - began, clock.as_ref());
+        let lag = Duration::from_millis(ended_wall.millis_since(job.event.event.received_at));
+        self.tell(&lease, attempts, &verdict.outcome, ended - began, lag);
         lease.settle(attempts, verdict.outcome);
         let change = lock(&self.breaker).ended(verdict.sign, is_probe, ended, fastrand::f64());
         match change {
@@ -359,7 +361,7 @@ impl Lane {
         drop(place);
     }
 
-    fn tell(&self, lease: &Lease, attempt: u32, outcome: &Outcome, elapsed: Duration, clock: &dyn Clock) {
+    fn tell(&self, lease: &Lease, attempt: u32, outcome: &Outcome, elapsed: Duration, lag: Duration) {
         let kept = &lease.job().event;
         let mut end = AttemptEnd {
             result: AttemptResult::Delivered,
@@ -376,8 +378,7 @@ impl Lane {
         match outcome {
             Outcome::Delivered { status } => {
                 end.status = Some(*status);
-                let lag_millis = clock.now().millis_since(kept.event.received_at);
-                end.lag = Some(Duration::from_millis(lag_millis));
+                end.lag = Some(lag);
             }
             Outcome::Retry { wait, status, error } => {
                 end.result = AttemptResult::Retry;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::{AttemptEnd, RequestEnd, RequestResult};
-use crate::event::{ProviderName, RouteName, Target};
+use crate::event::{ProviderName, RouteName, Target, UpstreamName};
 
 /// Text from outside is cut at this many bytes.
 const SHOWN_BYTES_MAX: usize = 128;
@@ -174,20 +174,26 @@ pub(super) fn breaker(target: &Target, open: bool) {
     }
 }
 
-pub(super) fn route_summary(route: &RouteName, provider: &ProviderName, kind: &'static str, lines: u64) {
-    let route = Some(route.as_str()).filter(|name| !name.is_empty());
-    let provider = Some(provider.as_str()).filter(|name| !name.is_empty());
-    tracing::warn!(route, provider, lines, kind, "lines held back");
+/// What is summed up: lines about what went well, or about trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Good,
+    Trouble,
 }
 
-pub(super) fn target_summary(target: &Target, kind: &'static str, lines: u64) {
-    tracing::warn!(
-        route = target.route.as_str(),
-        upstream = target.upstream.as_str(),
-        lines,
-        kind,
-        "lines held back"
-    );
+/// `lines` lines with the text `kind` were held back since the last summary.
+pub(super) fn summary(
+    route: &RouteName,
+    upstream: Option<&UpstreamName>,
+    (tone, kind): (Tone, &'static str),
+    lines: u64,
+) {
+    let route = Some(route.as_str()).filter(|name| !name.is_empty());
+    let upstream = upstream.map(UpstreamName::as_str);
+    match tone {
+        Tone::Good => tracing::info!(route, upstream, lines, kind, "lines held back"),
+        Tone::Trouble => tracing::warn!(route, upstream, lines, kind, "lines held back"),
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt as format};
+use tracing_subscriber::{Layer, Registry, fmt as format, reload};
 
 use super::Telemetry;
 use crate::clock::{Clock, SystemClock};
@@ -51,7 +51,16 @@ pub enum LogError {
 #[must_use = "dropping the guard ends the log"]
 #[derive(Debug)]
 pub struct LogGuard {
+    filter: reload::Handle<Targets, Registry>,
     _writer: WorkerGuard,
+}
+
+impl LogGuard {
+    /// Writes lines of `level` and above from now on; for reloads.
+    pub fn set_level(&self, level: Level) {
+        // Fails only when the subscriber is gone, and with it every line.
+        drop(self.filter.reload(filter(level)));
+    }
 }
 
 /// Sets the process's log up: lines of `level` and above in `form` on standard error; of libraries only what is
@@ -72,15 +81,19 @@ pub fn init(telemetry: &Telemetry, form: Form, level: Level) -> Result<LogGuard,
         .finish(std::io::stderr());
     let dropped = writer.error_counter();
     let lines = layer(writer, json, std::io::stderr().is_terminal());
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter(level)))
-        .try_init()
-        .map_err(|_| LogError::AlreadySet)?;
+    let (filter, handle) = reload::Layer::new(filter(level));
     facade::set_boxed_logger(Box::new(Bridge(telemetry.clone()))).map_err(|_| LogError::AlreadySet)?;
     facade::set_max_level(facade::LevelFilter::Warn);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .try_init()
+        .map_err(|_| LogError::AlreadySet)?;
     // Fails only when set before, which the two above have ruled out.
     drop(telemetry.0.lines_dropped.set(dropped));
-    Ok(LogGuard { _writer: guard })
+    Ok(LogGuard {
+        filter: handle,
+        _writer: guard,
+    })
 }
 
 /// Writes each line in the asked form, without module names: the text and the fields say it all.

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::gate::Gate;
 use super::histogram::Histogram;
+use super::lines::Tone;
 use super::metrics::Labels;
 use super::{AttemptEnd, AttemptResult, RequestEnd, RequestResult, Shared, lines};
 use crate::event::{ProviderName, RouteName, SecretName, Target};
@@ -87,20 +88,15 @@ impl RouteMeter {
         }
     }
 
+    /// The route has this secret: it is shown as one that did not match yet. Does nothing when called again.
+    pub fn secret_known(&self, secret: &SecretName) {
+        self.secret(secret);
+    }
+
     /// A secret of the route matched.
     pub fn secret_matched(&self, secret: &SecretName) {
         let inner = &*self.0;
-        let meter = inner.secrets.get(secret, || {
-            let labels = labels([("route", inner.route.as_str()), ("secret", secret.as_str())]);
-            SecretMeter {
-                matches: inner.shared.metrics.secret_matches.get_or_create_owned(&labels),
-                last_match: inner
-                    .shared
-                    .metrics
-                    .secret_last_match
-                    .get_or_create_owned(&labels),
-            }
-        });
+        let meter = self.secret(secret);
         meter.matches.inc();
         meter.last_match.set(inner.shared.clock.now().0 / 1000);
     }
@@ -130,6 +126,21 @@ impl RouteMeter {
         self.conflict("repeat of an event came with another body");
     }
 
+    fn secret(&self, secret: &SecretName) -> SecretMeter {
+        let inner = &*self.0;
+        inner.secrets.get(secret, || {
+            let labels = labels([("route", inner.route.as_str()), ("secret", secret.as_str())]);
+            SecretMeter {
+                matches: inner.shared.metrics.secret_matches.get_or_create_owned(&labels),
+                last_match: inner
+                    .shared
+                    .metrics
+                    .secret_last_match
+                    .get_or_create_owned(&labels),
+            }
+        })
+    }
+
     fn conflict(&self, error: &'static str) {
         let inner = &*self.0;
         if lines::warned() && inner.shared.admits_trouble(&inner.conflict_lines) {
@@ -140,13 +151,13 @@ impl RouteMeter {
     pub(super) fn flush_summaries(&self) {
         let inner = &*self.0;
         for (gate, kind) in [
-            (&inner.accepted_lines, "webhook accepted"),
-            (&inner.refused_lines, "webhook refused"),
-            (&inner.conflict_lines, "webhook conflicts"),
+            (&inner.accepted_lines, (Tone::Good, "webhook accepted")),
+            (&inner.refused_lines, (Tone::Trouble, "webhook refused")),
+            (&inner.conflict_lines, (Tone::Trouble, "webhook conflicts")),
         ] {
             let count = gate.take_held_back();
             if count > 0 {
-                lines::route_summary(&inner.route, &inner.provider, kind, count);
+                lines::summary(&inner.route, None, kind, count);
             }
         }
     }
@@ -239,13 +250,14 @@ impl TargetMeter {
     pub(super) fn flush_summaries(&self) {
         let inner = &*self.0;
         for (gate, kind) in [
-            (&inner.delivered_lines, "event delivered"),
-            (&inner.retry_lines, "attempt failed"),
-            (&inner.dead_lines, "delivery given up"),
+            (&inner.delivered_lines, (Tone::Good, "event delivered")),
+            (&inner.retry_lines, (Tone::Trouble, "attempt failed")),
+            (&inner.dead_lines, (Tone::Trouble, "delivery given up")),
         ] {
             let count = gate.take_held_back();
             if count > 0 {
-                lines::target_summary(&inner.target, kind, count);
+                let Target { route, upstream } = &inner.target;
+                lines::summary(route, Some(upstream), kind, count);
             }
         }
     }

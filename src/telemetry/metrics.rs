@@ -51,6 +51,8 @@ pub(super) struct Metrics {
     pub(super) breaker_open: Gauges,
     pub(super) connections_refused: Counters,
     pub(super) reloads: Counters,
+    pub(super) replayed: Counter,
+    pub(super) admin_refused: Counters,
     pub(super) panics: Counters,
     pub(super) panics_raised: Counter,
     pub(super) pruned_events: Counter,
@@ -143,6 +145,17 @@ impl Metrics {
                 "Connections refused before a request was read, by the limit that was reached",
             ),
             reloads: counters(registry, "config_reloads", "Reloads by how they ended"),
+            replayed: put(
+                registry,
+                "replayed_deliveries",
+                "Deliveries made pending again by hand",
+                Counter::default(),
+            ),
+            admin_refused: counters(
+                registry,
+                "admin_refused",
+                "Requests to the admin API that were not let in",
+            ),
             panics: counters(registry, "panics", "Panics that were caught, by place"),
             panics_raised: put(
                 registry,

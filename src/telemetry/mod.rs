@@ -39,6 +39,9 @@ const LINES_PER_SECOND: u32 = 1000;
 /// Lines per second for one kind of thing that did not go well.
 const TROUBLE_LINES_PER_SECOND: u32 = 10;
 
+/// How a reload ends.
+const RELOAD_RESULTS: [&str; 2] = ["ok", "refused"];
+
 /// Everything there is to count. Cheap to clone.
 #[derive(Clone)]
 pub struct Telemetry(Arc<Inner>);
@@ -53,6 +56,7 @@ struct Inner {
     corrupt_lines: Gate,
     panic_lines: Gate,
     library_lines: Gate,
+    admin_lines: Gate,
     lines_dropped: OnceLock<ErrorCounter>,
 }
 
@@ -100,6 +104,15 @@ impl Telemetry {
             clock,
             lines_per_second: AtomicU32::new(LINES_PER_SECOND),
         });
+        // Present from the start, so that the first one shows as an increase.
+        for result in RELOAD_RESULTS {
+            drop(
+                shared
+                    .metrics
+                    .reloads
+                    .get_or_create(&labels([("result", result)])),
+            );
+        }
         // An empty label value is the same as none; a route cannot be called so.
         let unrouted = RouteMeter::new(&shared, &RouteName::new(""), &ProviderName::new(""));
         Self(Arc::new(Inner {
@@ -111,6 +124,7 @@ impl Telemetry {
             corrupt_lines: Gate::default(),
             panic_lines: Gate::default(),
             library_lines: Gate::default(),
+            admin_lines: Gate::default(),
             lines_dropped: OnceLock::new(),
         }))
     }
@@ -200,7 +214,8 @@ impl Telemetry {
 
     /// A reload ended.
     pub fn reloaded(&self, ok: bool) {
-        let result = if ok { "ok" } else { "refused" };
+        let [good, bad] = RELOAD_RESULTS;
+        let result = if ok { good } else { bad };
         self.metrics()
             .reloads
             .get_or_create(&labels([("result", result)]))
@@ -209,6 +224,23 @@ impl Telemetry {
             tracing::info!("configuration reloaded");
         } else {
             tracing::warn!("configuration not reloaded, the one before stays");
+        }
+    }
+
+    /// A replay was asked for and done.
+    pub fn replayed(&self, deliveries: u64, skipped: u64) {
+        self.metrics().replayed.inc_by(deliveries);
+        tracing::info!(deliveries, skipped, "replayed");
+    }
+
+    /// A request to the admin API was not let in.
+    pub fn admin_refused(&self, reason: &'static str, client: IpAddr) {
+        self.metrics()
+            .admin_refused
+            .get_or_create(&labels([("reason", reason)]))
+            .inc();
+        if lines::warned() && self.0.shared.admits_trouble(&self.0.admin_lines) {
+            tracing::warn!(error = reason, %client, "admin request refused");
         }
     }
 
@@ -223,7 +255,8 @@ impl Telemetry {
             (&inner.connection_lines, "connection refused"),
             (&inner.corrupt_lines, "kept event is corrupt"),
             (&inner.panic_lines, "panicked"),
-            (&inner.library_lines, "of a library"),
+            (&inner.library_lines, "of libraries"),
+            (&inner.admin_lines, "admin request refused"),
         ] {
             let lines = gate.take_held_back();
             if lines > 0 {

@@ -107,6 +107,8 @@ fn everything_that_happens_is_counted() {
     telemetry.unrouted(request(RequestResult::UnknownRoute));
     route.secret_matched(&SecretName::new("new"));
     route.secret_matched(&SecretName::new("new"));
+    route.secret_known(&SecretName::new("new"));
+    route.secret_known(&SecretName::new("old"));
     route.unverified("verify_none");
     route.type_conflict();
     route.body_conflict();
@@ -124,6 +126,8 @@ fn everything_that_happens_is_counted() {
     telemetry.corrupt(Seq(7));
     telemetry.pruned(5);
     telemetry.panicked("receive");
+    telemetry.replayed(4, 1);
+    telemetry.admin_refused("token", CLIENT);
     telemetry.reloaded(true);
     telemetry.reloaded(false);
     clock.advance(4_000);
@@ -180,6 +184,11 @@ fn everything_that_happens_is_counted() {
         "hooklatch_store_failed 1",
         "hooklatch_secret_matches_total{route=\"hooks\",secret=\"new\"} 2",
         "hooklatch_secret_last_match_timestamp_seconds{route=\"hooks\",secret=\"new\"} 1795223700",
+        "hooklatch_secret_matches_total{route=\"hooks\",secret=\"old\"} 0",
+        "hooklatch_secret_last_match_timestamp_seconds{route=\"hooks\",secret=\"old\"} 0",
+        "hooklatch_replayed_deliveries_total 4",
+        "hooklatch_admin_refused_total{reason=\"token\"} 1",
+        "hooklatch_panics_raised_total 0",
         "hooklatch_unverified_total{route=\"hooks\",reason=\"verify_none\"} 1",
         "hooklatch_type_conflicts_total{route=\"hooks\"} 1",
         "hooklatch_body_conflicts_total{route=\"hooks\"} 1",
@@ -349,6 +358,10 @@ fn what_goes_well_is_bounded_too() {
     assert_eq!(lines.len(), 20 + 20 + 2);
     let held_back: Vec<_> = lines.iter().filter_map(|line| line["lines"].as_u64()).collect();
     assert_eq!(held_back, [80, 30]);
+    assert!(
+        lines.iter().all(|line| line["level"] == "INFO"),
+        "nothing to worry about"
+    );
 }
 
 #[test]

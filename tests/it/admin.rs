@@ -1,189 +1,26 @@
-//! The admin API and the probe listener over real sockets, with an inbox that does what the test says.
+//! The admin API and the probe listener over real sockets.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+#![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
+mod rig;
+
 use std::time::Duration;
 
-use async_trait::async_trait;
-use hooklatch::admin::{self, AdminError, ReloadRequest, Settings, State};
+use hooklatch::admin::{self, AdminError, Settings, State};
 use hooklatch::cli::health;
-use hooklatch::event::{DedupHashKey, RouteName, Seq, Target, UpstreamName};
-use hooklatch::inbox::{
-    Acceptance, Claim, Counts, Health, Inbox, InboxError, NewEvent, ProxyMark, Replayed, Selection,
-    Settlement, Status, TargetCounts,
-};
+use hooklatch::event::{RouteName, Seq};
+use hooklatch::inbox::{Health, InboxError, Selection, Status};
 use hooklatch::secret::SecretText;
 use hooklatch::shutdown::{self, Phase};
 use hooklatch::telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use rig::{WAIT_MAX, call, get, rig, rig_with, send};
+
 const TOKEN: &str = "canary-admin-token";
-const WAIT_MAX: Duration = Duration::from_secs(20);
-
-/// Remembers what it is asked and answers as it is told; what the admin API never asks, it refuses.
-#[derive(Debug)]
-struct ToldInbox {
-    health: Mutex<Health>,
-    replay: Mutex<Result<Replayed, InboxError>>,
-    selections: Mutex<Vec<Selection>>,
-}
-
-#[async_trait]
-impl Inbox for ToldInbox {
-    fn accept(&self, _event: NewEvent) -> Acceptance {
-        Acceptance::refused(InboxError::Closed)
-    }
-
-    async fn claim(&self, _target: &Target, _max: usize) -> Result<Claim, InboxError> {
-        Err(InboxError::Closed)
-    }
-
-    fn settle(&self, _settlement: Settlement) {}
-
-    async fn replay(&self, selection: Selection) -> Result<Replayed, InboxError> {
-        self.selections.lock().unwrap().push(selection);
-        self.replay.lock().unwrap().clone()
-    }
-
-    fn set_targets(&self, _targets: &[Target]) {}
-
-    fn mark(&self, _mark: ProxyMark) {}
-
-    fn marks(&self) -> Vec<ProxyMark> {
-        Vec::new()
-    }
-
-    fn hash_key(&self) -> DedupHashKey {
-        DedupHashKey([0; 16])
-    }
-
-    fn counts(&self) -> Counts {
-        let target = Target {
-            route: RouteName::new("hooks"),
-            upstream: UpstreamName::new("app"),
-        };
-        let counts = TargetCounts {
-            pending: 5,
-            ..TargetCounts::default()
-        };
-        Counts {
-            targets: vec![(target, counts)],
-            ..Counts::default()
-        }
-    }
-
-    fn health(&self) -> Health {
-        self.health.lock().unwrap().clone()
-    }
-
-    async fn failed(&self) -> Arc<str> {
-        std::future::pending().await
-    }
-
-    async fn close(&self) {}
-}
-
-/// A served admin API and what stands around it.
-struct Rig {
-    admin: SocketAddr,
-    probe: SocketAddr,
-    inbox: Arc<ToldInbox>,
-    controller: shutdown::Controller,
-    reloads: mpsc::Receiver<ReloadRequest>,
-    close: oneshot::Sender<()>,
-    served: JoinHandle<()>,
-}
-
-async fn rig(token: Option<&str>) -> Rig {
-    rig_with(token, true).await
-}
-
-async fn rig_with(token: Option<&str>, has_inbox: bool) -> Rig {
-    let settings = Settings {
-        listen: Some("127.0.0.1:0".parse().unwrap()),
-        token: token.map(|text| SecretText::new(text.as_bytes().to_vec())),
-        probe: Some("127.0.0.1:0".parse().unwrap()),
-    };
-    let listeners = admin::bind(&settings).await.unwrap();
-    let inbox = Arc::new(ToldInbox {
-        health: Mutex::new(Health::Accepting),
-        replay: Mutex::new(Ok(Replayed {
-            deliveries: 3,
-            skipped: 1,
-        })),
-        selections: Mutex::default(),
-    });
-    let (controller, watch) = shutdown::channel();
-    controller.enter(Phase::Running);
-    let (reload, reloads) = mpsc::channel(1);
-    let (close, closed) = oneshot::channel::<()>();
-    let state = State {
-        inbox: has_inbox.then(|| inbox.clone() as Arc<dyn Inbox>),
-        telemetry: Telemetry::new(),
-        shutdown: watch,
-        reload,
-    };
-    let (admin, probe) = (listeners.admin_addr().unwrap(), listeners.probe_addr().unwrap());
-    let served = tokio::spawn(admin::serve(listeners, state, async move { drop(closed.await) }));
-    Rig {
-        admin,
-        probe,
-        inbox,
-        controller,
-        reloads,
-        close,
-        served,
-    }
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn has(&self, header: &str) -> bool {
-        self.head.lines().any(|line| line.eq_ignore_ascii_case(header))
-    }
-}
-
-/// Sends `bytes`, reads to the end. The connection must be closed by the other side.
-async fn send(to: SocketAddr, bytes: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(to).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
-    let mut text = String::new();
-    timeout(WAIT_MAX, stream.read_to_string(&mut text))
-        .await
-        .unwrap()
-        .unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    Answer {
-        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-        head: head.to_owned(),
-        body: body.to_owned(),
-    }
-}
-
-async fn call(to: SocketAddr, method: &str, path: &str, token: Option<&str>, body: &str) -> Answer {
-    let authorization = token.map_or(String::new(), |token| {
-        format!("Authorization: Bearer {token}\r\n")
-    });
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {to}\r\n{authorization}Content-Length: {length}\r\n\r\n{body}"
-    );
-    send(to, request.as_bytes()).await
-}
-
-async fn get(to: SocketAddr, path: &str) -> Answer {
-    call(to, "GET", path, None, "").await
-}
 
 #[tokio::test]
 async fn each_route_answers_with_the_token_and_refuses_without() {
@@ -273,6 +110,17 @@ async fn without_a_token_this_machine_may_do_all_and_no_page_anything() {
         assert_eq!(answer.status, want, "{name}: {answer:?}");
     }
     assert_eq!(rig.inbox.selections.lock().unwrap().len(), 1, "only the tool's");
+    let metrics = get(rig.admin, "/metrics").await.body;
+    for line in [
+        "hooklatch_replayed_deliveries_total 3",
+        "hooklatch_admin_refused_total{reason=\"browser\"} 2",
+        "hooklatch_admin_refused_total{reason=\"host\"} 2",
+    ] {
+        assert!(
+            metrics.lines().any(|got| got == line),
+            "{line} is missing in\n{metrics}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -481,7 +329,8 @@ async fn a_listener_that_others_reach_demands_a_token() {
 async fn a_silent_or_slow_client_is_cut_off_and_health_still_answers() {
     let rig = rig(None).await;
     let mut silent = Vec::new();
-    for _ in 0..16 {
+    // More than there are places for.
+    for _ in 0..100 {
         let mut stream = TcpStream::connect(rig.admin).await.unwrap();
         stream
             .write_all(b"GET /livez HTTP/1.1\r\nHost: loc")
@@ -509,6 +358,46 @@ async fn it_ends_when_told_also_with_clients_that_hang_on() {
     timeout(WAIT_MAX, rig.served).await.unwrap().unwrap();
     let again = TcpStream::connect(rig.admin).await;
     assert!(again.is_err(), "the listener is closed");
+}
+
+#[tokio::test]
+async fn a_request_under_way_gets_its_answer_when_the_listener_closes() {
+    let mut rig = rig(None).await;
+    let asked = tokio::spawn(async move { call(rig.admin, "POST", "/-/reload", None, "").await });
+    let answer = rig.reloads.recv().await.unwrap();
+    rig.close.send(()).unwrap();
+    while TcpStream::connect(rig.admin).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    answer.send(Ok(())).unwrap();
+    assert_eq!(asked.await.unwrap().status, 200);
+    timeout(WAIT_MAX, rig.served).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn without_a_listener_it_waits_for_its_end() {
+    let settings = Settings {
+        listen: None,
+        token: None,
+        probe: None,
+    };
+    let listeners = admin::bind(&settings).await.unwrap();
+    let (_controller, shutdown) = shutdown::channel();
+    let (reload, _reloads) = mpsc::channel(1);
+    let state = State {
+        inbox: None,
+        telemetry: Telemetry::new(),
+        shutdown,
+        reload,
+    };
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let mut served = tokio::spawn(admin::serve(listeners, state, async move { drop(closed.await) }));
+    assert!(
+        timeout(Duration::from_millis(50), &mut served).await.is_err(),
+        "not told yet"
+    );
+    drop(close);
+    timeout(WAIT_MAX, served).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking; the lints' own exception covers test functions, not their helpers"
 )]
 
+mod fault_server;
 mod support;
 
 mod admin;
@@ -24,3 +25,6 @@ mod providers;
 mod proxy;
 mod receive;
 mod upstream;
+mod upstream_pool;
+mod upstream_tls;
+mod upstream_waits;

@@ -1,0 +1,225 @@
+//! What is shared while one text is read: the text, the outside world and the problems found so far.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::env::Env;
+use super::report::{Place, Problem, Severity};
+
+/// A byte range of the text.
+pub(super) type Span = Range<usize>;
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) span: Span,
+}
+
+/// How a problem was found; a text that is not TOML gives no reliable ground for the last kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ground {
+    /// The text is not TOML.
+    Syntax,
+    /// One key or value is wrong by itself.
+    Shape,
+    /// Something is missing, or two things do not go together.
+    Meaning,
+}
+
+#[derive(Debug)]
+struct Found {
+    ground: Ground,
+    severity: Severity,
+    span: Option<Span>,
+    text: String,
+    help: Option<String>,
+}
+
+/// The state of one reading.
+pub(super) struct Context<'a> {
+    source: &'a str,
+    pub(super) env: &'a dyn Env,
+    found: RefCell<Vec<Found>>,
+    hidden: RefCell<Vec<Span>>,
+    asked: RefCell<BTreeSet<String>>,
+    errors: Cell<usize>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(source: &'a str, env: &'a dyn Env) -> Self {
+        Self {
+            source,
+            env,
+            found: RefCell::default(),
+            hidden: RefCell::default(),
+            asked: RefCell::default(),
+            errors: Cell::new(0),
+        }
+    }
+
+    /// The text is not TOML here.
+    pub(super) fn syntax(&self, span: Option<Span>, text: String) {
+        self.push(Ground::Syntax, Severity::Error, span, text, None);
+    }
+
+    /// One key or value is wrong by itself.
+    pub(super) fn wrong(&self, span: &Span, text: impl Into<String>, help: Option<&str>) {
+        self.push(
+            Ground::Shape,
+            Severity::Error,
+            Some(span.clone()),
+            text.into(),
+            help,
+        );
+    }
+
+    /// Something is missing, or two things do not go together.
+    pub(super) fn error(&self, span: &Span, text: impl Into<String>, help: Option<&str>) {
+        self.push(
+            Ground::Meaning,
+            Severity::Error,
+            Some(span.clone()),
+            text.into(),
+            help,
+        );
+    }
+
+    /// It runs, but someone should know.
+    pub(super) fn warn(&self, span: &Span, text: impl Into<String>, help: Option<&str>) {
+        self.push(
+            Ground::Meaning,
+            Severity::Warning,
+            Some(span.clone()),
+            text.into(),
+            help,
+        );
+    }
+
+    /// The lines of `span` may hold a secret and are never shown.
+    pub(super) fn hide(&self, span: Span) {
+        self.hidden.borrow_mut().push(span);
+    }
+
+    /// Remembers that `key` is one of ours.
+    pub(super) fn ask(&self, path: &str, key: &str) {
+        let full = if path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{path}.{key}")
+        };
+        self.asked.borrow_mut().insert(full);
+    }
+
+    /// Every key that was looked for, with the tables it stands in: `store.path`.
+    pub(super) fn asked(&self) -> BTreeSet<String> {
+        self.asked.borrow().clone()
+    }
+
+    /// Errors so far.
+    pub(super) fn errors(&self) -> usize {
+        self.errors.get()
+    }
+
+    /// What was found, with places.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        let found = self.found.take();
+        let broken_lines: Vec<usize> = found
+            .iter()
+            .filter(|item| item.ground == Ground::Syntax)
+            .map(|item| line_of(self.source, item.span.as_ref().map_or(0, |span| span.start)).0)
+            .collect();
+        let hidden = self.hidden.take();
+        found
+            .into_iter()
+            .filter(|item| {
+                let line = item.span.as_ref().map(|span| line_of(self.source, span.start).0);
+                match item.ground {
+                    Ground::Syntax => true,
+                    Ground::Shape => line.is_none_or(|line| !broken_lines.contains(&line)),
+                    Ground::Meaning => broken_lines.is_empty(),
+                }
+            })
+            .map(|item| Problem {
+                severity: item.severity,
+                place: item
+                    .span
+                    .as_ref()
+                    .map(|span| place(self.source, span, !broken_lines.is_empty(), &hidden)),
+                text: item.text,
+                help: item.help,
+            })
+            .collect()
+    }
+
+    fn push(&self, ground: Ground, severity: Severity, span: Option<Span>, text: String, help: Option<&str>) {
+        if severity == Severity::Error {
+            self.errors.set(self.errors.get() + 1);
+        }
+        self.found.borrow_mut().push(Found {
+            ground,
+            severity,
+            span,
+            text,
+            help: help.map(str::to_owned),
+        });
+    }
+}
+
+/// Number (from 1), start and end of the line that holds byte `at`.
+fn line_of(source: &str, at: usize) -> (usize, usize, usize) {
+    let before = source.get(..at.min(source.len())).unwrap_or(source);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let rest = source.get(start..).unwrap_or_default();
+    let length = rest.find('\n').unwrap_or(rest.len());
+    (before.matches('\n').count() + 1, start, start + length)
+}
+
+fn place(source: &str, span: &Span, is_broken: bool, hidden: &[Span]) -> Place {
+    let (line, start, end) = line_of(source, span.start);
+    let text = source.get(start..end).unwrap_or_default();
+    let text = text.trim_end_matches('\r');
+    let from = span.start.saturating_sub(start).min(text.len());
+    let until = span.end.saturating_sub(start).clamp(from, text.len());
+    let is_secret = hidden.iter().any(|secret| secret.start <= end && secret.end >= start)
+        // Where the text is not TOML, nobody knows which value is a secret.
+        || (is_broken && may_hold_secret(source, start, text));
+    Place {
+        line,
+        column: text.get(..from).map_or(from, |before| before.chars().count()) + 1,
+        shown: (!is_secret).then(|| (text.to_owned(), from..until)),
+    }
+}
+
+/// Whether a line of a text that is not TOML could hold a secret: by its words, or because it follows a header or
+/// a line that speaks of one.
+fn may_hold_secret(source: &str, line_start: usize, line: &str) -> bool {
+    let before = source.get(..line_start).unwrap_or_default();
+    let header = before
+        .lines()
+        .rev()
+        .find(|candidate| candidate.trim_start().starts_with('['));
+    is_secret_word(line)
+        || header.is_some_and(is_secret_word)
+        // An open multi-line string could have begun anywhere above.
+        || before.matches("\"\"\"").count() % 2 == 1
+        || before.matches("'''").count() % 2 == 1
+}
+
+/// Whether a key of this name, or a line with this text, is likely to carry a secret.
+pub(super) fn is_secret_word(text: &str) -> bool {
+    const WORDS: [&str; 9] = [
+        "secret",
+        "token",
+        "passw",
+        "credential",
+        "authorization",
+        "key",
+        "value",
+        "headers",
+        "whsec_",
+    ];
+    let text = text.to_ascii_lowercase();
+    WORDS.iter().any(|word| text.contains(word))
+}

@@ -1,0 +1,368 @@
+//! `[secrets]`: a name for every secret, and where its text comes from. The text never leaves this folder.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::context::{At, Context, Span, is_secret_word};
+use super::section::{Item, Section, suggest};
+use crate::event::{SecretName, Timestamp};
+use crate::secret::{SECRET_BYTES_WEAK, SecretText};
+
+/// How a secret is written.
+const FORM: &str = "{ env = \"NAME\" }, { file = \"/run/secrets/name\" } or { value = \"...\" }";
+
+/// Longest secret, in bytes; a private key has nothing to do here.
+const SECRET_BYTES_MAX: usize = 4096;
+
+/// A secret of the configuration, read from its source.
+#[derive(Debug)]
+pub(super) struct Secret {
+    pub(super) name: SecretName,
+    /// `None` when it could not be read; that was said already.
+    pub(super) text: Option<SecretText>,
+    pub(super) until: Option<Timestamp>,
+    /// Where it is defined.
+    span: Span,
+    used: Cell<bool>,
+}
+
+/// All of `[secrets]`, by name.
+#[derive(Debug, Default)]
+pub(super) struct Secrets(BTreeMap<String, Secret>);
+
+impl Secrets {
+    /// Reads the table and every source in it.
+    pub(super) fn read(root: &Section<'_>) -> Self {
+        let Some(table) = root.table("secrets", "{ name = { env = \"NAME\" } }") else {
+            return Self::default();
+        };
+        let mut secrets = BTreeMap::new();
+        for (name, item) in table.entries() {
+            if !is_plain_name(name.value) {
+                let text = "the name of a secret is 1 to 64 letters, digits, \"-\", \"_\" or \".\"";
+                table.context.wrong(&name.span, text, None);
+                continue;
+            }
+            let Some(entry) = table.entry_table(name.value, item, "*") else {
+                let text = format!("secret \"{}\" must be {FORM}", name.value);
+                table.context.wrong(&item.span(), text, None);
+                continue;
+            };
+            let (text, until) = read_reference(entry, &format!("secret \"{}\"", name.value), &name.span);
+            let secret = Secret {
+                name: SecretName::new(name.value),
+                text,
+                until,
+                span: name.span,
+                used: Cell::new(false),
+            };
+            secrets.insert(name.value.to_owned(), secret);
+        }
+        Self(secrets)
+    }
+
+    /// The secret of that name, which counts as used from now on.
+    pub(super) fn find(&self, context: &Context<'_>, name: &At<&str>) -> Option<&Secret> {
+        if let Some(secret) = self.0.get(name.value) {
+            secret.used.set(true);
+            return Some(secret);
+        }
+        let help = "define it: [secrets] then name = { env = \"NAME\" }";
+        let near = suggest(name.value, self.0.keys().map(String::as_str));
+        let text = match near {
+            Some(near) => format!(
+                "there is no secret {:?} in [secrets]; did you mean \"{near}\"?",
+                name.value
+            ),
+            // A secret pasted where its name belongs is not repeated.
+            None if !is_showable(name.value) => {
+                "this is not the name of a secret in [secrets]; names go here, never secrets themselves"
+                    .to_owned()
+            }
+            None => format!("there is no secret {:?} in [secrets]", name.value),
+        };
+        context.wrong(&name.span, text, Some(help));
+        None
+    }
+
+    /// Reads `key`: the name of a secret, or a reference written in place.
+    pub(super) fn reference(&self, section: &Section<'_>, key: &'static str) -> Option<At<SecretText>> {
+        let item = section.item(key)?;
+        let span = item.span();
+        let text = match item.value.get_ref() {
+            DeValue::String(name) => {
+                let name = At {
+                    value: &**name,
+                    span: span.clone(),
+                };
+                self.find(section.context, &name)?.text.clone()
+            }
+            _ => match section.entry_table(key, item, key) {
+                Some(entry) => read_reference(entry, &format!("\"{key}\""), &section.key_span(key)).0,
+                None => {
+                    let text = format!("\"{key}\" must be the name of a secret, {FORM}");
+                    section.context.wrong(&span, text, None);
+                    None
+                }
+            },
+        };
+        text.map(|value| At { value, span })
+    }
+
+    /// Warns of secrets that nothing uses.
+    pub(super) fn warn_unused(&self, context: &Context<'_>) {
+        for (name, secret) in &self.0 {
+            if !secret.used.get() {
+                let text = format!("secret \"{name}\" is used by no route, upstream or listener");
+                context.warn(
+                    &secret.span,
+                    text,
+                    Some("name it under secrets = [...], or remove it"),
+                );
+            }
+        }
+    }
+}
+
+/// Hides, before anything is said, every line that can hold a secret: the sources with `value`, header values,
+/// and whatever stands under a key that sounds like a secret and is not the name of one.
+pub(super) fn hide_lines(context: &Context<'_>, table: &DeTable<'_>) {
+    let names: Vec<&str> = match table.get("secrets").map(|value| value.get_ref()) {
+        Some(DeValue::Table(secrets)) => secrets.keys().map(|key| &**key.get_ref()).collect(),
+        _ => Vec::new(),
+    };
+    for (key, value) in table {
+        hide_below(context, &names, key.get_ref(), value, false);
+    }
+}
+
+fn hide_below(
+    context: &Context<'_>,
+    names: &[&str],
+    key: &str,
+    value: &toml::Spanned<DeValue<'_>>,
+    within: bool,
+) {
+    let suspicious = within || is_secret_word(key);
+    match value.get_ref() {
+        DeValue::Table(table) => {
+            for (key, value) in table {
+                hide_below(context, names, key.get_ref(), value, suspicious);
+            }
+        }
+        DeValue::Array(array) => {
+            for entry in array.iter() {
+                hide_below(context, names, key, entry, suspicious);
+            }
+        }
+        DeValue::String(text) => {
+            let known_harmless = match key {
+                "env" | "file" | "until" | "cert" | "key" => is_showable(text),
+                _ => names.contains(&&**text) || is_suggestible(text, names),
+            };
+            // A URL with a password in it.
+            let has_user = text.contains("://") && text.contains('@');
+            if (suspicious && !known_harmless) || has_user {
+                context.hide(value.span());
+            }
+        }
+        // A number or a date may be a secret too, without its quotes.
+        _ => {
+            if suspicious && key != "until" {
+                context.hide(value.span());
+            }
+        }
+    }
+}
+
+fn is_suggestible(text: &str, names: &[&str]) -> bool {
+    is_showable(text) && suggest(text, names.iter().copied()).is_some()
+}
+
+/// Whether a text that should be a name looks like one, and not like a secret put in its place.
+pub(super) fn is_showable(text: &str) -> bool {
+    let mixed =
+        text.bytes().any(|byte| byte.is_ascii_digit()) && text.bytes().any(|byte| byte.is_ascii_lowercase());
+    let path = text.starts_with('/') || text.starts_with("./");
+    !text.starts_with("whsec_") && text.len() <= 200 && (path || text.len() < 24 || !mixed)
+}
+
+/// Whether `text` may name a secret or an upstream.
+pub(super) fn is_plain_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// Reads `{ env | file | value, until }`. `what` names the secret in messages, `span` is where they point.
+fn read_reference(entry: Section<'_>, what: &str, span: &Span) -> (Option<SecretText>, Option<Timestamp>) {
+    let context = entry.context;
+    let env = entry.string("env");
+    let file = entry.string("file");
+    let value = entry.string("value");
+    let until = entry.item("until").and_then(|item| read_until(context, item));
+    if let Some(until) = until
+        && until <= context.env.now()
+    {
+        let text = format!("{what} ran out at {until} and is not accepted any more");
+        context.warn(span, text, Some("remove it"));
+    }
+    let written = ["env", "file", "value"]
+        .into_iter()
+        .filter(|key| entry.has(key))
+        .count();
+    entry.finish();
+    if written != 1 {
+        let text = match written {
+            0 => format!("{what} has no source; write {FORM}"),
+            _ => format!("{what} has more than one source; keep one of env, file and value"),
+        };
+        context.wrong(span, text, None);
+        return (None, until);
+    }
+    let text = if let Some(name) = env {
+        from_variable(context, what, &name)
+    } else if let Some(path) = file {
+        from_file(context, what, &path.span, path.value)
+    } else if let Some(value) = value {
+        let text =
+            format!("{what} stands in the configuration itself, where everyone who reads the file sees it");
+        let help = "use { env = \"NAME\" } or { file = \"/run/secrets/name\" }";
+        context.warn(span, text, Some(help));
+        Some(value.value.as_bytes().to_vec())
+    } else {
+        None
+    };
+    let text = text.and_then(|bytes| checked(context, what, span, bytes));
+    (text, until)
+}
+
+/// `env = "X"`: the variable X, or the file that X_FILE names, as the official images of databases do it.
+fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<Vec<u8>> {
+    let well_formed = name.value.bytes().enumerate().all(|(index, byte)| {
+        byte == b'_' || byte.is_ascii_alphabetic() || (index > 0 && byte.is_ascii_digit())
+    });
+    if name.value.is_empty() || !well_formed {
+        let text = format!("{what}: env takes the name of an environment variable, not its content");
+        context.wrong(&name.span, text, None);
+        return None;
+    }
+    let file_name = format!("{}_FILE", name.value);
+    match (context.env.var(name.value), context.env.var(&file_name)) {
+        (Some(_), Some(_)) => {
+            let text = format!(
+                "environment variables {} and {file_name} are both set",
+                name.value
+            );
+            context.error(&name.span, text, Some("keep one of them"));
+            None
+        }
+        (Some(bytes), None) => Some(bytes),
+        (None, Some(path)) => match String::from_utf8(path) {
+            Ok(path) => from_file(context, what, &name.span, &path),
+            Err(_) => {
+                let text = format!("environment variable {file_name} is not a path in UTF-8");
+                context.error(&name.span, text, None);
+                None
+            }
+        },
+        (None, None) if is_showable(name.value) => {
+            let text = format!(
+                "environment variable {} is not set ({file_name} neither)",
+                name.value
+            );
+            context.error(&name.span, text, None);
+            None
+        }
+        (None, None) => {
+            let text = format!(
+                "{what}: no environment variable of that name is set; env takes a name, not a secret"
+            );
+            context.error(&name.span, text, None);
+            None
+        }
+    }
+}
+
+fn from_file(context: &Context<'_>, what: &str, span: &Span, path: &str) -> Option<Vec<u8>> {
+    let mut bytes = match context.env.read_file(Path::new(path)) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            context.error(span, format!("{what}: cannot read {path}: {error}"), None);
+            return None;
+        }
+    };
+    // Editors and `echo` end a file with a newline that was never part of the secret.
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+        let text = format!("{what}: the file ends with a newline: one trailing newline was removed");
+        context.warn(
+            span,
+            text,
+            Some("write the file without it: printf %s \"$SECRET\" > file"),
+        );
+    }
+    Some(bytes)
+}
+
+/// What holds for the text of every secret, wherever it came from.
+fn checked(context: &Context<'_>, what: &str, span: &Span, bytes: Vec<u8>) -> Option<SecretText> {
+    if bytes.is_empty() {
+        let text = format!("{what} is empty, so anyone could sign with it; put the provider's secret there");
+        context.error(span, text, None);
+        return None;
+    }
+    if bytes.len() > SECRET_BYTES_MAX {
+        let text = format!(
+            "{what} is {} bytes; no secret is over {SECRET_BYTES_MAX}",
+            bytes.len()
+        );
+        context.error(span, text, None);
+        return None;
+    }
+    let around = bytes.len() - bytes.trim_ascii().len();
+    if around == bytes.len() {
+        let text = format!("{what} is nothing but {around} bytes of white space");
+        context.error(span, text, None);
+        return None;
+    }
+    if around > 0 {
+        let text =
+            format!("{what} begins or ends with {around} bytes of white space, which are used as part of it");
+        context.warn(
+            span,
+            text,
+            Some("remove them unless the provider's secret has them"),
+        );
+    }
+    if bytes.len() < SECRET_BYTES_WEAK {
+        let text = format!(
+            "{what} is {} bytes; anything under {SECRET_BYTES_WEAK} can be guessed offline from one captured request",
+            bytes.len()
+        );
+        context.warn(span, text, Some("make a longer one at the provider"));
+    }
+    Some(SecretText::new(bytes))
+}
+
+/// A time with its offset, as TOML writes it or in quotes.
+fn read_until(context: &Context<'_>, item: Item<'_>) -> Option<Timestamp> {
+    let text = match item.value.get_ref() {
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::String(text) => text.to_string(),
+        _ => String::new(),
+    };
+    let parsed = text.parse::<jiff::Timestamp>().ok();
+    if parsed.is_none() {
+        let text = "\"until\" must be a time with its offset, such as 2026-12-31T00:00:00Z";
+        context.wrong(&item.span(), text, None);
+    }
+    parsed.map(|time| Timestamp(time.as_millisecond()))
+}
