@@ -6,6 +6,8 @@
 mod context;
 mod env;
 mod general;
+mod identify;
+mod path;
 mod report;
 mod route;
 mod secrets;
