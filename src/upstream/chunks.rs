@@ -121,19 +121,18 @@ fn step(state: State, byte: u8) -> Result<State, CallError> {
         (State::DataCr | State::DataLf, _) => return bad("a chunk does not end with CR LF"),
         (State::Trailer { line, bytes }, b'\r') => State::TrailerLf { line, bytes },
         (State::Trailer { .. }, b'\n' | 0) => return bad("a trailer is malformed"),
-        (
-            State::Trailer {
-                bytes: TRAILER_BYTES_MAX,
-                ..
-            },
-            _,
-        ) => return bad("the trailers are too long"),
+        (State::Trailer { bytes, .. }, _) if bytes >= TRAILER_BYTES_MAX => {
+            return bad("the trailers are too long");
+        }
         (State::Trailer { line, bytes }, _) => State::Trailer {
             line: line + 1,
             bytes: bytes + 1,
         },
         (State::TrailerLf { line: 0, .. }, b'\n') => State::Done,
-        (State::TrailerLf { bytes, .. }, b'\n') => State::Trailer { line: 0, bytes },
+        (State::TrailerLf { bytes, .. }, b'\n') => State::Trailer {
+            line: 0,
+            bytes: bytes + 2,
+        },
         (State::TrailerLf { .. }, _) => return bad("a trailer does not end with CR LF"),
         // Taken by `read`.
         (State::Data { .. } | State::Done, _) => state,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
-use super::dial::{Tls, dial, root_store};
+use super::dial::{Tls, after, dial, root_store};
 use super::endpoint::Endpoint;
 use super::exchange::{Outcome, exchange};
 use super::pool::Pool;
@@ -177,7 +177,7 @@ impl Client {
         request: Request<'_>,
         limits: &Limits,
     ) -> Result<Answer, CallError> {
-        let whole_at = Instant::now() + limits.whole;
+        let whole_at = after(Instant::now(), limits.whole);
         let mut outcome = None;
         if let Some(connection) = self.pool.take(endpoint) {
             outcome = Some(exchange(connection, request, limits, whole_at).await);

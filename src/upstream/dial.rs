@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -116,8 +117,15 @@ pub(super) async fn dial(
     })
 }
 
+/// `start + wait`, or a day later where that is past all counting.
+pub(super) fn after(start: Instant, wait: Duration) -> Instant {
+    start
+        .checked_add(wait)
+        .unwrap_or_else(|| start + Duration::from_secs(24 * 60 * 60))
+}
+
 async fn connect(endpoint: &Endpoint, limits: &Limits, whole_at: Instant) -> Result<TcpStream, CallError> {
-    let own_at = Instant::now() + limits.connect;
+    let own_at = after(Instant::now(), limits.connect);
     let deadline = own_at.min(whole_at);
     let timeout = || CallError::Timeout {
         phase: "connection",
@@ -184,7 +192,7 @@ async fn handshake(
     limits: &Limits,
     whole_at: Instant,
 ) -> Result<TlsStream<TcpStream>, CallError> {
-    let own_at = Instant::now() + limits.tls;
+    let own_at = after(Instant::now(), limits.tls);
     let failed = |reason: String| CallError::Tls {
         authority: endpoint.authority.clone(),
         reason: reason.into(),

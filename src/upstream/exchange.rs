@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::answer::{Framing, Head, can_be_answer, head_end, parse_head};
 use super::chunks::Chunks;
 use super::client::{Answer, CallError, Limits, Request};
-use super::dial::Connection;
+use super::dial::{Connection, after};
 
 /// Interim answers (1xx) before the final one.
 const INTERIM_MAX: usize = 20;
@@ -45,15 +45,15 @@ pub(super) async fn exchange(
     whole_at: Instant,
 ) -> Outcome {
     let now = Instant::now();
-    let timer = pin!(sleep_until((now + limits.first_byte).min(whole_at)));
+    let timer = pin!(sleep_until(after(now, limits.first_byte).min(whole_at)));
     let mut exchange = Exchange {
         connection,
         request,
         limits,
         timer,
         whole_at,
-        write_at: now + limits.write,
-        answer_at: now + limits.first_byte,
+        write_at: after(now, limits.write),
+        answer_at: after(now, limits.first_byte),
         sending: Sending::Body,
         written: 0,
         read: 0,
@@ -93,7 +93,7 @@ enum Sending {
     Failed(io::Error),
 }
 
-/// Why an exchange ended early.
+/// Why there is no answer.
 enum Broke {
     /// The peer closed or reset.
     Closed(CallError),
@@ -129,7 +129,7 @@ impl Exchange<'_> {
             Err(_) if !self.limits.keep_body => (Bytes::new(), false),
             Err(error) => return Err(error),
         };
-        if complete && (200..300).contains(&status) {
+        if (200..300).contains(&status) {
             self.finish_sending().await;
         }
         let reusable = complete
@@ -341,7 +341,7 @@ impl Exchange<'_> {
                 Poll::Ready(Err(error)) => Sending::Failed(error),
             };
             if matches!(self.sending, Sending::Done | Sending::Failed(_)) {
-                self.answer_at = Instant::now() + self.limits.first_byte;
+                self.answer_at = after(Instant::now(), self.limits.first_byte);
             }
         }
     }

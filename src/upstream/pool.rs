@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::dial::Connection;
+use super::dial::{Connection, after};
 use super::endpoint::Endpoint;
 
 /// Kept connections; bounded in number per endpoint and in time.
@@ -69,7 +69,7 @@ impl Pool {
         }
         let idle = Idle {
             connection,
-            until: Instant::now() + self.idle_max,
+            until: after(Instant::now(), self.idle_max),
         };
         let mut shelves = self.lock();
         match shelves.shelf(endpoint) {
@@ -126,7 +126,7 @@ impl Shelves {
 
 /// Closes connections in time even when no call comes: an app that shuts down may wait for them.
 async fn sweep(pool: Weak<Pool>, idle_max: Duration) {
-    let mut next = Instant::now() + idle_max;
+    let mut next = after(Instant::now(), idle_max);
     loop {
         tokio::time::sleep_until(next).await;
         let Some(later) = pool.upgrade().and_then(|pool| pool.close_expired()) else {

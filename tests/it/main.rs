@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "tests are named by what they show")]
 
+mod fault_server;
 mod support;
 
 mod admin;
@@ -16,3 +17,6 @@ mod providers;
 mod proxy;
 mod receive;
 mod upstream;
+mod upstream_pool;
+mod upstream_tls;
+mod upstream_waits;

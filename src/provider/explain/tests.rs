@@ -54,12 +54,14 @@ fn a_good_request_matches() {
     let candidates = [named("old", "another"), named("main", SECRET)];
     let request = iverton(&hex_of(SECRET.as_bytes(), BODY.as_bytes()));
     let verdict = explain(&scheme("iverton"), &request, BODY.as_bytes(), &candidates, NOW);
-    assert_eq!(
-        verdict,
-        Verdict::Match {
-            secret: SecretName::new("main")
-        }
-    );
+    let matched = Verdict::Match {
+        secret: SecretName::new("main"),
+    };
+    assert_eq!(verdict, matched);
+    let mut many = vec![named("other", "another"); 20];
+    many.push(named("main", SECRET));
+    let verdict = explain(&scheme("iverton"), &request, BODY.as_bytes(), &many, NOW);
+    assert_eq!(verdict, matched);
 }
 
 #[test]
