@@ -5,6 +5,7 @@
 
 mod capture;
 pub mod check;
+mod config_secrets;
 pub mod error;
 pub mod health;
 pub mod init;
@@ -22,6 +23,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::config_secrets::ConfigSecrets;
+use self::error::CliError;
+use crate::clock::SystemClock;
 use crate::config::{Config, Env, Problems, ProcessEnv, inspect_file};
 
 /// The exit code of a wrong configuration or wrong arguments.
@@ -61,6 +65,14 @@ enum Verb {
     Init(init::Args),
     /// Say everything that is wrong with the configuration and whether its store can be used
     Check(check::Args),
+    /// Make the signature a provider would make for a body
+    Sign(sign::Args),
+    /// Check a captured request as the gateway would, and say why it fails
+    Verify(verify::Args),
+    /// Send a realistic signed event through the front door
+    Send(send::Args),
+    /// List the provider presets, or show one
+    Providers(providers::Args),
     /// Ask a running gateway whether it is ready
     Health(health::Args),
 }
@@ -83,7 +95,45 @@ where
         Verb::Run(args) => run::run(args, &cli.global),
         Verb::Init(args) => init::run(args),
         Verb::Check(args) => check::run(&cli.global, args),
+        Verb::Sign(args) => {
+            let source = ConfigSecrets(&cli.global);
+            said(sign::run(
+                args,
+                &source,
+                &SystemClock,
+                &mut io::stdin(),
+                &mut io::stdout(),
+            ))
+        }
+        Verb::Verify(args) => {
+            let source = ConfigSecrets(&cli.global);
+            said(verify::run(
+                args,
+                &source,
+                &SystemClock,
+                &mut io::stdin(),
+                &mut io::stdout(),
+            ))
+        }
+        Verb::Send(args) => match cli.global.load() {
+            Ok((config, _)) => said(send::run(args, &config, &SystemClock, &mut io::stdout())),
+            Err(code) => code,
+        },
+        Verb::Providers(args) => said(providers::run(args, &mut io::stdout())),
         Verb::Health(args) => health::run(args),
+    }
+}
+
+/// The verb's exit code; what went wrong is said.
+fn said(outcome: Result<ExitCode, CliError>) -> ExitCode {
+    match outcome {
+        Ok(code) => code,
+        // Whoever read our output has had enough.
+        Err(CliError::Stdio(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            err(&format!("hooklatch: {error}"));
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 
