@@ -23,11 +23,15 @@ pub mod clock;
 pub mod config;
 pub mod deliver;
 pub mod event;
+pub mod fields;
 pub mod handoff;
 pub mod inbox;
 pub mod provider;
 pub mod receive;
+mod run;
 pub mod secret;
 pub mod shutdown;
 pub mod telemetry;
 pub mod upstream;
+
+pub use run::{Reread, RunError, run};

@@ -5,28 +5,28 @@
 
 mod capture;
 pub mod check;
+mod config_secrets;
 pub mod error;
+pub mod health;
 pub mod init;
 pub mod providers;
+pub mod run;
 pub mod secret_args;
+pub mod send;
 pub mod sign;
 pub mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::config_secrets::ConfigSecrets;
 use self::error::CliError;
-use self::secret_args::{RouteSecrets, SecretSource};
 use crate::clock::SystemClock;
-use crate::config::{
-    Config, Env, KnownSecret, Problems, ProcessEnv, SignedRoute, inspect_file, signed_routes,
-};
-use crate::provider::explain::NamedSecret;
-use crate::provider::scheme::Scheme;
+use crate::config::{Config, Env, Problems, ProcessEnv, inspect_file};
 
 /// The exit code of a wrong configuration or wrong arguments.
 pub const EXIT_CONFIG: u8 = 2;
@@ -59,13 +59,22 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run the gateway
+    Run(run::Args),
     /// Write a configuration for one provider
     Init(init::Args),
     /// Say everything that is wrong with the configuration and whether its store can be used
     Check(check::Args),
+    /// Make the signature a provider would make for a body
     Sign(sign::Args),
+    /// Check a captured request as the gateway would, and say why it fails
     Verify(verify::Args),
+    /// Send a realistic signed event through the front door
+    Send(send::Args),
+    /// List the provider presets, or show one
     Providers(providers::Args),
+    /// Ask a running gateway whether it is ready
+    Health(health::Args),
 }
 
 /// Runs the verb that `args` (the program's name first) name.
@@ -82,56 +91,49 @@ where
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    let (input, output) = (&mut io::stdin(), &mut io::stdout());
-    let secrets = &ConfigSecrets(&cli.global);
-    let done = match &cli.verb {
-        Verb::Init(args) => Ok(init::run(args)),
-        Verb::Check(args) => Ok(check::run(&cli.global, args)),
-        Verb::Sign(args) => sign::run(args, secrets, &SystemClock, input, output),
-        Verb::Verify(args) => verify::run(args, secrets, &SystemClock, input, output),
-        Verb::Providers(args) => providers::run(args, output),
-    };
-    done.unwrap_or_else(|error| {
-        err(&format!("error: {error}"));
-        ExitCode::from(error.exit_code())
-    })
+    match &cli.verb {
+        Verb::Run(args) => run::run(args, &cli.global),
+        Verb::Init(args) => init::run(args),
+        Verb::Check(args) => check::run(&cli.global, args),
+        Verb::Sign(args) => {
+            let source = ConfigSecrets(&cli.global);
+            said(sign::run(
+                args,
+                &source,
+                &SystemClock,
+                &mut io::stdin(),
+                &mut io::stdout(),
+            ))
+        }
+        Verb::Verify(args) => {
+            let source = ConfigSecrets(&cli.global);
+            said(verify::run(
+                args,
+                &source,
+                &SystemClock,
+                &mut io::stdin(),
+                &mut io::stdout(),
+            ))
+        }
+        Verb::Send(args) => match cli.global.load() {
+            Ok((config, _)) => said(send::run(args, &config, &SystemClock, &mut io::stdout())),
+            Err(code) => code,
+        },
+        Verb::Providers(args) => said(providers::run(args, &mut io::stdout())),
+        Verb::Health(args) => health::run(args),
+    }
 }
 
-/// Secrets as the configuration names them.
-struct ConfigSecrets<'g>(&'g Global);
-
-impl SecretSource for ConfigSecrets<'_> {
-    fn env(&self, name: &str) -> Option<Vec<u8>> {
-        ProcessEnv.var(name)
-    }
-
-    fn route(&self, config: Option<&Path>, route: &str) -> Result<RouteSecrets, CliError> {
-        let path = config.map_or_else(|| self.0.config_path(), Path::to_owned);
-        let signed =
-            signed_routes(&path, &ProcessEnv).map_err(|problems| CliError::Config(problems.to_string()))?;
-        let is_ours = |candidate: &SignedRoute| candidate.route.name.as_str() == route;
-        let Some(ours) = signed.iter().find(|candidate| is_ours(candidate)) else {
-            let names: Vec<&str> = signed.iter().map(|other| other.route.name.as_str()).collect();
-            let text = format!(
-                "{} has no route {route:?} that verifies; there are: {}",
-                path.display(),
-                names.join(", ")
-            );
-            return Err(CliError::Config(text));
-        };
-        let named = |secret: &KnownSecret, of_route: bool| NamedSecret {
-            name: secret.name.clone(),
-            text: secret.text.clone(),
-            until: secret.until,
-            of_route,
-        };
-        let theirs = signed.iter().filter(|other| !is_ours(other));
-        Ok(RouteSecrets {
-            scheme: Scheme::clone(&ours.scheme),
-            secrets: (ours.secrets.iter().map(|secret| named(secret, true)))
-                .chain(theirs.flat_map(|other| other.secrets.iter().map(|secret| named(secret, false))))
-                .collect(),
-        })
+/// The verb's exit code; what went wrong is said.
+fn said(outcome: Result<ExitCode, CliError>) -> ExitCode {
+    match outcome {
+        Ok(code) => code,
+        // Whoever read our output has had enough.
+        Err(CliError::Stdio(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            err(&format!("hooklatch: {error}"));
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

@@ -33,7 +33,6 @@ use self::secrets::{Secrets, hide_lines};
 use self::section::Section;
 use self::upstream::ModeWord;
 use crate::event::{SecretName, Timestamp};
-use crate::provider::scheme::Scheme;
 use crate::secret::SecretText;
 use crate::{admin, deliver, inbox, receive};
 
@@ -120,91 +119,54 @@ pub fn parse(file_name: &str, text: &str, env: &dyn Env) -> Result<Config, Probl
 /// Reads the file and gives the problems in either case.
 pub fn inspect_file(path: &Path, env: &dyn Env) -> (Option<Config>, Problems) {
     let name = path.display().to_string();
-    match read_text(path, &name, env) {
+    let bytes = match env.read_file(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let help =
+                "name another with --config, or make one: hooklatch init --provider NAME --upstream URL";
+            let text = format!("cannot read the configuration: {error}");
+            return (None, Problems::whole_file(&name, text, Some(help)));
+        }
+    };
+    match String::from_utf8(bytes) {
         Ok(text) => inspect(&name, &text, env),
-        Err(problems) => (None, problems),
-    }
-}
-
-/// A route that verifies, with the texts of its secrets: for `sign`, `verify` and `send`, which explain and imitate
-/// what the gateway does. The gateway itself runs on [`Config`], which holds keys only.
-#[derive(Debug, Clone)]
-pub struct SignedRoute {
-    /// The route.
-    pub route: Arc<receive::settings::Route>,
-    /// How its senders sign.
-    pub scheme: Arc<Scheme>,
-    /// Its secrets, in the order of the file.
-    pub secrets: Vec<KnownSecret>,
-}
-
-/// A secret and its text.
-#[derive(Debug, Clone)]
-pub struct KnownSecret {
-    /// Its name in `[secrets]`.
-    pub name: SecretName,
-    /// Its text.
-    pub text: SecretText,
-    /// It is not accepted from this time on.
-    pub until: Option<Timestamp>,
-}
-
-/// Reads the file for the routes that verify.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn signed_routes(path: &Path, env: &dyn Env) -> Result<Vec<SignedRoute>, Problems> {
-    let name = path.display().to_string();
-    let text = read_text(path, &name, env)?;
-    let reading = read(&name, &text, env);
-    match reading.config {
-        Some(_) => Ok(reading.signed),
-        None => Err(reading.problems),
+        Err(error) => {
+            let line = error
+                .as_bytes()
+                .iter()
+                .take(error.utf8_error().valid_up_to())
+                .filter(|byte| **byte == b'\n')
+                .count();
+            let text = format!("line {} is not UTF-8", line + 1);
+            (None, Problems::whole_file(&name, text, None))
+        }
     }
 }
 
 /// Reads a text and gives the problems in either case: with a configuration they are only warnings.
 pub fn inspect(file_name: &str, text: &str, env: &dyn Env) -> (Option<Config>, Problems) {
-    let reading = read(file_name, text, env);
-    (reading.config, reading.problems)
+    let (config, problems, _) = read(file_name, text, env);
+    (config, problems)
 }
 
 /// Every key the reader looked for in `text`, as `route.upstream.url`; to hold the reference to it.
 #[doc(hidden)]
 pub fn keys_asked_for(text: &str, env: &dyn Env) -> BTreeSet<String> {
-    read("", text, env).asked
+    read("", text, env).2
 }
 
-/// What one reading gives.
-struct Reading {
-    config: Option<Config>,
-    signed: Vec<SignedRoute>,
-    problems: Problems,
-    asked: BTreeSet<String>,
+/// Name, text and `until` of every secret of `[secrets]` that can be read; for `sign` and `verify --explain`, which need
+/// more of a secret than the key that a running gateway keeps.
+pub fn secret_texts(text: &str, env: &dyn Env) -> Vec<(SecretName, SecretText, Option<Timestamp>)> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let context = Context::new(text, env);
+    Secrets::read(&Section::root(&context, table.get_ref())).into_texts()
 }
 
-fn read_text(path: &Path, name: &str, env: &dyn Env) -> Result<String, Problems> {
-    let bytes = env.read_file(path).map_err(|error| {
-        let help = "name another with --config, or make one: hooklatch init --provider NAME --upstream URL";
-        let text = format!("cannot read the configuration: {error}");
-        Problems::whole_file(name, text, Some(help))
-    })?;
-    String::from_utf8(bytes).map_err(|error| {
-        let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
-        let line = good.filter(|byte| **byte == b'\n').count() + 1;
-        Problems::whole_file(name, format!("line {line} is not UTF-8"), None)
-    })
-}
-
-fn read(file_name: &str, text: &str, env: &dyn Env) -> Reading {
+fn read(file_name: &str, text: &str, env: &dyn Env) -> (Option<Config>, Problems, BTreeSet<String>) {
     if text.len() > TEXT_BYTES_MAX {
-        let text = "the configuration is over 1 MiB".to_owned();
-        return Reading {
-            config: None,
-            signed: Vec::new(),
-            problems: Problems::whole_file(file_name, text, None),
-            asked: BTreeSet::new(),
-        };
+        let problems = Problems::whole_file(file_name, "the configuration is over 1 MiB".to_owned(), None);
+        return (None, problems, BTreeSet::new());
     }
     // A byte order mark is no part of the text, and the columns of line 1 would be off by it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -214,7 +176,7 @@ fn read(file_name: &str, text: &str, env: &dyn Env) -> Reading {
         context.syntax(error.span(), error.message().to_owned());
     }
     hide_lines(&context, table.get_ref());
-    let (config, signed) = whole(Section::root(&context, table.get_ref())).unzip();
+    let config = whole(Section::root(&context, table.get_ref()));
     let asked = context.asked();
     let clean = context.errors() == 0;
     let problems = Problems::new(file_name, context.into_problems());
@@ -226,16 +188,11 @@ fn read(file_name: &str, text: &str, env: &dyn Env) -> Reading {
             .collect(),
         ..config
     });
-    Reading {
-        config,
-        signed: signed.unwrap_or_default(),
-        problems,
-        asked,
-    }
+    (config, problems, asked)
 }
 
 /// Reads every part, then checks what concerns several.
-fn whole(root: Section<'_>) -> Option<(Config, Vec<SignedRoute>)> {
+fn whole(root: Section<'_>) -> Option<Config> {
     let context = root.context;
     let secrets = Secrets::read(&root);
     let front = general::front(&root);
@@ -264,15 +221,12 @@ fn whole(root: Section<'_>) -> Option<(Config, Vec<SignedRoute>)> {
     root.finish();
     let mut routes = Vec::new();
     let mut lanes = Vec::new();
-    let mut signed = Vec::new();
     for read in read {
         // A route that could not be made has reported why.
-        let route = Arc::new(read.route?);
-        signed.extend(signed_route(&route, &read.secrets));
-        routes.push(route);
+        routes.push(Arc::new(read.route?));
         lanes.extend(read.lanes);
     }
-    let config = Config {
+    Some(Config {
         listen: front.listen.value,
         tls: front.tls,
         workers: front.workers,
@@ -288,25 +242,6 @@ fn whole(root: Section<'_>) -> Option<(Config, Vec<SignedRoute>)> {
         drain_delay: front.drain_delay,
         drain_timeout: front.drain_timeout,
         warnings: Vec::new(),
-    };
-    Some((config, signed))
-}
-
-fn signed_route(route: &Arc<receive::settings::Route>, secrets: &[&secrets::Secret]) -> Option<SignedRoute> {
-    let receive::settings::Verify::Signature { scheme, .. } = &route.verify else {
-        return None;
-    };
-    let known = |secret: &&secrets::Secret| {
-        Some(KnownSecret {
-            name: secret.name.clone(),
-            text: secret.text.clone()?,
-            until: secret.until,
-        })
-    };
-    Some(SignedRoute {
-        route: route.clone(),
-        scheme: scheme.clone(),
-        secrets: secrets.iter().filter_map(known).collect(),
     })
 }
 

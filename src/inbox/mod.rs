@@ -4,7 +4,10 @@
 
 mod contract;
 
+mod sqlite;
+
 pub use contract::{
     Acceptance, Accepted, Claim, Counts, Health, Inbox, InboxError, Job, NewEvent, Outcome, ProxyMark,
     Replayed, Retention, Selection, Settings, Settlement, Status, TargetCounts,
 };
+pub use sqlite::{OpenError, SqliteInbox, open};

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use http::HeaderMap;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::signature::trim;
+use crate::fields::Fields;
 
 /// Longest usable event id or type, in bytes.
 pub const EVENT_ID_BYTES_MAX: usize = 255;
@@ -45,7 +45,7 @@ pub struct Identity {
 ///
 /// The whole body must be one JSON document in UTF-8 without a byte order mark. Only the two values looked for are
 /// copied; no tree is built.
-pub fn identify(rule: &IdentifyRule, headers: &HeaderMap, body: &[u8]) -> Identity {
+pub fn identify(rule: &IdentifyRule, headers: &Fields, body: &[u8]) -> Identity {
     let mut identity = Identity::default();
     if let Some([id, event_type]) = read(rule, body) {
         identity.is_json = true;
@@ -53,10 +53,7 @@ pub fn identify(rule: &IdentifyRule, headers: &HeaderMap, body: &[u8]) -> Identi
         identity.event_type = event_type.and_then(usable_text);
     }
     if let Some(name) = &rule.type_header {
-        let mut hints = headers
-            .get_all(&**name)
-            .iter()
-            .map(|value| trim(value.as_bytes()));
+        let mut hints = headers.values(name).map(trim);
         if let Some(signed) = &identity.event_type {
             identity.type_conflict = hints.any(|hint| !hint.is_empty() && hint != signed.as_bytes());
         } else if rule.event_type.is_none() {
@@ -256,7 +253,6 @@ fn deeper_than(limit: usize, text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn pointer(text: &str) -> Option<Vec<Box<str>>> {
         Some(text.split('/').skip(1).map(Into::into).collect())
@@ -271,7 +267,7 @@ mod tests {
     }
 
     fn id_of(pointer: &str, body: &str) -> Option<String> {
-        let identity = identify(&rule(pointer, "/type"), &HeaderMap::new(), body.as_bytes());
+        let identity = identify(&rule(pointer, "/type"), &Fields::default(), body.as_bytes());
         assert!(identity.is_json, "{body}");
         identity.id.map(String::from)
     }
@@ -376,7 +372,7 @@ mod tests {
             Some("a"),
             "a key repeated elsewhere"
         );
-        let same = identify(&rule("/a/b", "/a/b"), &HeaderMap::new(), br#"{"a":{"b":"x"}}"#);
+        let same = identify(&rule("/a/b", "/a/b"), &Fields::default(), br#"{"a":{"b":"x"}}"#);
         assert_eq!(
             (same.id.as_deref(), same.event_type.as_deref()),
             (Some("x"), Some("x"))
@@ -386,7 +382,7 @@ mod tests {
                 id: Some(vec![]),
                 ..rule("", "/type")
             },
-            &HeaderMap::new(),
+            &Fields::default(),
             b" \"x\" ",
         );
         assert_eq!(whole.id.as_deref(), Some("x"), "the whole document");
@@ -431,7 +427,7 @@ mod tests {
                 true,
             ),
         ] {
-            let identity = identify(&rule("/id", "/type"), &HeaderMap::new(), &body);
+            let identity = identify(&rule("/id", "/type"), &Fields::default(), &body);
             assert_eq!(identity.is_json, good, "{name}");
             assert_eq!(identity.id.is_some(), good, "{name}");
         }
@@ -448,7 +444,7 @@ mod tests {
             ("null", None),
         ] {
             let body = format!(r#"{{"type":{value}}}"#);
-            let identity = identify(&rule("/id", "/type"), &HeaderMap::new(), body.as_bytes());
+            let identity = identify(&rule("/id", "/type"), &Fields::default(), body.as_bytes());
             assert_eq!(identity.event_type.as_deref(), expected, "{value}");
         }
     }
@@ -463,14 +459,8 @@ mod tests {
             };
             let headers = values
                 .iter()
-                .map(|value| {
-                    (
-                        "x-webhook-event".parse().unwrap(),
-                        HeaderValue::from_static(value),
-                    )
-                })
-                .collect();
-            let identity = identify(&rule, &headers, body.as_bytes());
+                .map(|value| (&b"x-webhook-event"[..], value.as_bytes()));
+            let identity = identify(&rule, &Fields::from_pairs(headers), body.as_bytes());
             (
                 identity.event_type.map(String::from),
                 identity.type_unsigned,

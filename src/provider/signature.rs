@@ -1,10 +1,10 @@
 //! Reads signatures from headers and checks them: any signature with any live secret, in constant time.
 
-use http::HeaderMap;
 use subtle::ConstantTimeEq;
 
 use super::scheme::{Prefix, Scheme};
 use crate::event::{SecretName, Timestamp};
+use crate::fields::Fields;
 use crate::secret::{Key, TAG_BYTES};
 
 /// At most this many signatures of one request are tried.
@@ -67,15 +67,15 @@ impl Scheme {
     ///
     /// # Errors
     /// Every [`SignatureError`] but `Mismatch`.
-    pub fn read(&self, headers: &HeaderMap) -> Result<Presented, SignatureError> {
+    pub fn read(&self, headers: &Fields) -> Result<Presented, SignatureError> {
         let mut found: Option<[u8; TAG_BYTES]> = None;
         for name in &self.headers {
-            let mut values = headers.get_all(&**name).iter();
+            let mut values = headers.values(name);
             let Some(value) = values.next() else { continue };
             if values.next().is_some() {
                 return Err(SignatureError::Repeated);
             }
-            let value = trim(value.as_bytes());
+            let value = trim(value);
             if value.is_empty() {
                 continue;
             }
@@ -167,7 +167,6 @@ pub(super) fn strip<'v>(value: &'v [u8], prefix: &str) -> Option<&'v [u8]> {
 mod tests {
     use super::super::scheme::{Encoding, KeyForm};
     use super::*;
-    use http::{HeaderName, HeaderValue};
 
     const BODY: &[u8] = b"{}";
 
@@ -188,14 +187,8 @@ mod tests {
         }
     }
 
-    fn headers(pairs: &[(&str, &[u8])]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| {
-                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-                (name, HeaderValue::from_bytes(value).unwrap())
-            })
-            .collect()
+    fn headers(pairs: &[(&str, &[u8])]) -> Fields {
+        Fields::from_pairs(pairs.iter().map(|(name, value)| (name.as_bytes(), *value)))
     }
 
     #[test]

@@ -1,3 +1,354 @@
 //! The way in: connection, route, limit, body, verify, identify, pace, record (or relay), answer.
+//!
+//! [`FrontDoor::handle`] is the whole story of one request; each stage takes what the one before it proved.
+
+mod connection;
+mod http1;
+mod http2;
+mod tls;
+
+mod answer;
+mod body;
+mod chunked;
+mod date;
+mod head;
+mod identify;
+mod limit;
+mod pace;
+mod record;
+mod relay;
+mod route;
+mod verify;
 
 pub mod settings;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::event::{DedupHashKey, Seq};
+use crate::inbox::{Accepted, Inbox, ProxyMark};
+use crate::shutdown::{Phase, Watch};
+use crate::telemetry::{RequestEnd, RequestResult, Telemetry};
+use crate::upstream::Client;
+use answer::{Answer, Refusal};
+use body::{BodyBudget, BodySource};
+use date::HttpDate;
+use head::{Head, Origin};
+use limit::{Limiter, SLOW_LANE_BODY_TIMEOUT};
+use relay::{Flights, Relay, Relayed};
+use route::{Match, Table};
+use settings::{Limits, Mode, Routes};
+
+pub use connection::Front;
+pub use tls::{TlsError, TlsIdentity};
+
+/// What the front door is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Limits for all routes together.
+    pub limits: Limits,
+    /// The routes.
+    pub routes: Routes,
+    /// The store; `None` when every route is `proxy` and there is no `[store]`.
+    pub inbox: Option<Arc<dyn Inbox>>,
+    /// The key of dedup hashes: the store's, or a random one.
+    pub hash_key: DedupHashKey,
+    /// What the store remembers of proxied events.
+    pub marks: Vec<ProxyMark>,
+    /// The client for `proxy` mode; of the front door's own runtime.
+    pub client: Client,
+    /// Counters and lines.
+    pub telemetry: Telemetry,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// The phases of a stop.
+    pub stop: Watch,
+}
+
+/// The front door: everything from a parsed head to an answer.
+#[derive(Debug)]
+pub struct FrontDoor {
+    snapshot: ArcSwap<Snapshot>,
+    limiter: Arc<Limiter>,
+    inbox: Option<Arc<dyn Inbox>>,
+    hash_key: DedupHashKey,
+    flights: Arc<Flights>,
+    client: Client,
+    telemetry: Telemetry,
+    clock: Arc<dyn Clock>,
+    stop: Watch,
+    date: HttpDate,
+    active: AtomicUsize,
+    became_idle: Notify,
+}
+
+/// What a reload replaces as a whole; a request keeps the one it began with.
+#[derive(Debug)]
+struct Snapshot {
+    limits: Limits,
+    table: Table,
+}
+
+/// What is known of a request so far, for its line.
+#[derive(Debug, Default)]
+struct Trace {
+    event_id: Option<Box<str>>,
+    seq: Option<Seq>,
+    body_bytes: usize,
+}
+
+/// How a request ended when it was not refused.
+#[derive(Debug)]
+struct Success {
+    answer: Answer,
+    result: RequestResult,
+    reason: Option<String>,
+}
+
+impl FrontDoor {
+    /// Makes the front door; it takes requests once it is served by [`Front`].
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let table = Table::new(&parts.routes, &parts.telemetry, None);
+        Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                limits: parts.limits,
+                table,
+            }),
+            limiter: Arc::new(Limiter::new()),
+            inbox: parts.inbox,
+            hash_key: parts.hash_key,
+            flights: Arc::new(Flights::new(parts.marks)),
+            client: parts.client,
+            telemetry: parts.telemetry,
+            date: HttpDate::new(parts.clock.clone()),
+            clock: parts.clock,
+            stop: parts.stop,
+            active: AtomicUsize::new(0),
+            became_idle: Notify::new(),
+        })
+    }
+
+    /// Replaces limits and routes for requests that begin from now on.
+    pub fn reload(&self, limits: Limits, routes: &Routes) {
+        let old = self.snapshot.load_full();
+        let table = Table::new(routes, &self.telemetry, Some(&old.table));
+        self.snapshot.store(Arc::new(Snapshot { limits, table }));
+    }
+
+    /// Forgets what has run out; called every few seconds.
+    pub fn sweep(&self) {
+        self.limiter.sweep(self.snapshot.load().limits.failures_per_peer);
+    }
+
+    /// Resolves when no request is under way.
+    pub async fn idle(&self) {
+        loop {
+            let notified = self.became_idle.notified();
+            if self.active.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// From a head to the answer; counts the request and writes its line.
+    async fn handle(&self, head: &Head, body: &mut dyn BodySource, peer: IpAddr, tls: bool) -> Answer {
+        let _active = Active::enter(self);
+        let started = Instant::now();
+        let snapshot = self.snapshot.load_full();
+        let origin = Origin::new(peer, tls, &head.fields, &snapshot.table.trusted_proxies);
+        let mut trace = Trace::default();
+        let matched = snapshot.table.find(&head.path);
+        let outcome = match &matched {
+            Ok(matched) => {
+                self.receive(&snapshot.limits, matched, head, body, &origin, &mut trace)
+                    .await
+            }
+            Err(refusal) => Err(refusal.clone()),
+        };
+        let entry = matched.as_ref().ok().map(|matched| &matched.entry);
+        let (answer, result, reason) = match outcome {
+            Ok(success) => (success.answer, success.result, success.reason),
+            Err(refusal) => {
+                let answer = Answer::refused(&refusal, entry.map(|entry| &entry.missing_signature));
+                (answer, refusal.result(), Some(refusal.to_string()))
+            }
+        };
+        let end = RequestEnd {
+            result,
+            status: answer.status,
+            reason: reason.as_deref(),
+            event_id: trace.event_id.as_deref(),
+            seq: trace.seq,
+            body_bytes: trace.body_bytes,
+            client: origin.client,
+            elapsed: started.elapsed(),
+        };
+        match entry {
+            Some(entry) => entry.meter.request_ended(end),
+            None => self.telemetry.unrouted(end),
+        }
+        answer
+    }
+
+    /// The stages, in their order.
+    async fn receive(
+        &self,
+        limits: &Limits,
+        matched: &Match,
+        head: &Head,
+        body: &mut dyn BodySource,
+        origin: &Origin,
+        trace: &mut Trace,
+    ) -> Result<Success, Refusal> {
+        let Match { entry, .. } = matched;
+        entry.admit(head, origin)?;
+        let charged = |refusal| self.charge(refusal, origin.client, limits);
+        let claim = verify::claim(entry, &head.fields).map_err(|error| charged(Refusal::Signature(error)))?;
+        // An address that sent too many forgeries is still heard, a few requests at a time.
+        let slow = self.limiter.is_spent(origin.client, limits.failures_per_peer);
+        let _place = if slow {
+            Some(self.limiter.slow_lane().await?)
+        } else {
+            None
+        };
+        let timeout = if slow {
+            SLOW_LANE_BODY_TIMEOUT.min(limits.body_timeout)
+        } else {
+            limits.body_timeout
+        };
+        let bytes_max = entry.route.body_bytes_max;
+        let mut budget = BodyBudget::new(&self.limiter, limits, head.declared_bytes(), bytes_max, timeout)?;
+        let raw = body.read(&mut budget).await?;
+        trace.body_bytes = raw.len();
+        let received_at = self.clock.now();
+        let verified = verify::verify(entry, claim, raw, received_at)
+            .await
+            .map_err(charged)?;
+        let identified = identify::identify(matched, head, origin, verified, received_at, &self.hash_key)?;
+        trace.event_id.clone_from(&identified.event.event_id);
+        if let Some(pace) = &entry.pace {
+            pace.charge()?;
+        }
+        match (&entry.route.mode, &self.inbox) {
+            (Mode::Queue { wants }, Some(inbox)) => {
+                let accepted = record::record(&**inbox, wants, identified, limits.answer_timeout).await?;
+                Ok(recorded(entry, accepted, trace))
+            }
+            // A queue route without a store is refused by the configuration.
+            (Mode::Queue { .. }, None) => Err(Refusal::Internal),
+            (Mode::Proxy(upstream), inbox) => {
+                let relay = Relay {
+                    flights: &self.flights,
+                    client: &self.client,
+                    inbox: inbox.as_deref(),
+                    clock: &*self.clock,
+                    upstream,
+                };
+                Ok(relayed(entry, relay::relay(relay, &identified).await?))
+            }
+        }
+    }
+
+    /// Charges a failed verification to the address; one that has spent its budget is told 429.
+    fn charge(&self, refusal: Refusal, client: IpAddr, limits: &Limits) -> Refusal {
+        match refusal {
+            Refusal::Signature(error) => {
+                let spent = self.limiter.is_spent(client, limits.failures_per_peer);
+                self.limiter.failed(client, limits.failures_per_peer);
+                if spent {
+                    Refusal::SignatureBudgetSpent(error)
+                } else {
+                    Refusal::Signature(error)
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// A request that ended before it had a head.
+    fn headless(&self, refusal: &Refusal, client: IpAddr, elapsed: Duration) -> Answer {
+        let answer = Answer::refused(refusal, None);
+        self.telemetry.unrouted(RequestEnd {
+            result: refusal.result(),
+            status: answer.status,
+            reason: Some(&refusal.to_string()),
+            event_id: None,
+            seq: None,
+            body_bytes: 0,
+            client,
+            elapsed,
+        });
+        answer
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.phase() >= Phase::Draining
+    }
+}
+
+fn recorded(entry: &route::Entry, accepted: Accepted, trace: &mut Trace) -> Success {
+    let (answer, result, seq) = match accepted {
+        Accepted::New(seq) => (&entry.accepted, RequestResult::Accepted, seq),
+        Accepted::Duplicate { of, conflict, .. } => {
+            if conflict {
+                entry.meter.body_conflict();
+            }
+            (&entry.duplicate, RequestResult::Duplicate, of)
+        }
+    };
+    trace.seq = Some(seq);
+    Success {
+        answer: answer.clone(),
+        result,
+        reason: None,
+    }
+}
+
+fn relayed(entry: &route::Entry, relayed: Relayed) -> Success {
+    match relayed {
+        Relayed::Duplicate => Success {
+            answer: entry.duplicate.clone(),
+            result: RequestResult::Duplicate,
+            reason: None,
+        },
+        Relayed::Answer(answer) => Success {
+            result: if (200..300).contains(&answer.status) {
+                RequestResult::Accepted
+            } else {
+                RequestResult::UpstreamRefused
+            },
+            answer: Answer::relayed(answer),
+            reason: None,
+        },
+        Relayed::Failed(error) => Success {
+            answer: Answer::upstream_failed(&error),
+            result: RequestResult::UpstreamFailed,
+            reason: Some(error.to_string()),
+        },
+    }
+}
+
+/// Counts a request while it is under way.
+struct Active<'a>(&'a FrontDoor);
+
+impl<'a> Active<'a> {
+    fn enter(door: &'a FrontDoor) -> Self {
+        door.active.fetch_add(1, Ordering::SeqCst);
+        Self(door)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        if self.0.active.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.is_stopping() {
+            self.0.became_idle.notify_waiters();
+        }
+    }
+}

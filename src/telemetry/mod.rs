@@ -1,68 +1,89 @@
 //! One function per thing that happens: it counts and writes the line, so the two cannot drift apart.
 //!
-//! Meters are made once per route, target and store, so that the hot path touches only atomics.
+//! Meters are made once per route, target and store, so that the hot path touches only atomics. Lines are bounded
+//! per second; what was held back is counted and summed up by [`Telemetry::flush_summaries`].
+
+mod ends;
+mod gate;
+mod histogram;
+mod lines;
+pub mod log;
+mod meters;
+mod metrics;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::event::{ProviderName, RouteName, SecretName, Seq, Target};
+use tracing_appender::non_blocking::ErrorCounter;
+
+use crate::clock::{Clock, SystemClock};
+use crate::event::{ProviderName, RouteName, Seq, Target};
 use crate::inbox::Counts;
+pub use ends::{AttemptEnd, AttemptResult, RequestEnd, RequestResult};
+use gate::Gate;
+use meters::{Resolved, labels};
+pub use meters::{RouteMeter, TargetMeter};
+use metrics::{Metrics, Reading};
 
-/// How one request ended; the `result` label of `hooklatch_requests_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RequestResult {
-    /// Kept (or, in `proxy` mode, taken by the upstream).
-    Accepted,
-    /// A repeat of a kept event.
-    Duplicate,
-    /// Signature malformed, contradicting, repeated or wrong.
-    BadSignature,
-    /// No signature.
-    MissingSignature,
-    /// Declared or real size over the cap.
-    TooLarge,
-    /// Header or body too slow.
-    TooSlow,
-    /// Not well-formed HTTP, or not JSON where the route demands it.
-    Malformed,
-    /// Over the route's rate, or over the failure budget with a bad signature.
-    RateLimited,
-    /// Memory or connections.
-    Overloaded,
-    /// The store is slow, full or failed.
-    StoreError,
-    /// No such path.
-    UnknownRoute,
-    /// Another method.
-    MethodNotAllowed,
-    /// The address is not in `allow_ips`.
-    Forbidden,
-    /// `proxy` mode: the upstream answered with other than 2xx; its answer was relayed.
-    UpstreamRefused,
-    /// `proxy` mode: the upstream did not answer (502, 504).
-    UpstreamFailed,
-    /// The sender hung up before the body was complete.
-    Aborted,
-}
+/// The media type of [`Telemetry::render`].
+pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How one attempt ended; the `result` label of `hooklatch_deliveries_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AttemptResult {
-    /// 2xx.
-    Delivered,
-    /// Will be tried again.
-    Retry,
-    /// Given up.
-    Dead,
-}
+/// Lines per second and route for what went well, unless set.
+const LINES_PER_SECOND: u32 = 1000;
+
+/// Lines per second for one kind of thing that did not go well.
+const TROUBLE_LINES_PER_SECOND: u32 = 10;
+
+/// How a reload ends.
+const RELOAD_RESULTS: [&str; 2] = ["ok", "refused"];
 
 /// Everything there is to count. Cheap to clone.
 #[derive(Clone)]
 pub struct Telemetry(Arc<Inner>);
 
-struct Inner {}
+struct Inner {
+    shared: Arc<Shared>,
+    /// Kept for the life of the process: a route that leaves the configuration and returns goes on counting.
+    routes: Resolved<(RouteName, ProviderName), RouteMeter>,
+    targets: Resolved<Target, TargetMeter>,
+    unrouted: RouteMeter,
+    connection_lines: Gate,
+    corrupt_lines: Gate,
+    panic_lines: Gate,
+    library_lines: Gate,
+    admin_lines: Gate,
+    lines_dropped: OnceLock<ErrorCounter>,
+}
+
+/// What the meters have in common.
+#[derive(Debug)]
+struct Shared {
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    lines_per_second: AtomicU32,
+}
+
+impl Shared {
+    /// Whether a line about something that went well may be written.
+    fn admits_good(&self, gate: &Gate) -> bool {
+        gate.admit(self.now_secs(), self.lines_per_second.load(Ordering::Relaxed))
+    }
+
+    /// Whether a line about trouble may be written.
+    fn admits_trouble(&self, gate: &Gate) -> bool {
+        gate.admit(self.now_secs(), TROUBLE_LINES_PER_SECOND)
+    }
+
+    fn now_secs(&self) -> u32 {
+        // Only compared for equality with a second nearby, so the upper bits may go.
+        (self.clock.now().0 / 1000) as u32
+    }
+}
 
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,107 +91,195 @@ impl fmt::Debug for Telemetry {
     }
 }
 
-/// Meters of one route; kept over reloads by name.
-#[derive(Clone, Debug)]
-pub struct RouteMeter {}
-
-/// Meters of one target; kept over reloads by name.
-#[derive(Clone, Debug)]
-pub struct TargetMeter {}
-
-/// What is known of a request when it ends.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestEnd<'a> {
-    /// How.
-    pub result: RequestResult,
-    /// The status that was sent; 0 when none could be.
-    pub status: u16,
-    /// Why, for the log; static text or an error's words without content.
-    pub reason: Option<&'a str>,
-    /// The event's id, once it is known from signed bytes.
-    pub event_id: Option<&'a str>,
-    /// The event's number, if it is kept.
-    pub seq: Option<Seq>,
-    /// Bytes of the body that were read.
-    pub body_bytes: usize,
-    /// The sender's address.
-    pub client: IpAddr,
-    /// From the end of the header to the answer.
-    pub elapsed: Duration,
-}
-
-/// What is known of an attempt when it ends.
-#[derive(Debug, Clone, Copy)]
-pub struct AttemptEnd<'a> {
-    /// How.
-    pub result: AttemptResult,
-    /// The upstream's status, if it answered.
-    pub status: Option<u16>,
-    /// Why not delivered.
-    pub error: Option<&'a str>,
-    /// The event's id.
-    pub event_id: Option<&'a str>,
-    /// The event's number.
-    pub seq: Seq,
-    /// Counted from 1.
-    pub attempt: u32,
-    /// Bytes of the body.
-    pub body_bytes: usize,
-    /// Of the attempt.
-    pub elapsed: Duration,
-    /// Received to delivered, when it was.
-    pub lag: Option<Duration>,
-    /// The wait before the next attempt.
-    pub next_wait: Option<Duration>,
-}
-
 impl Telemetry {
     /// Makes the registry.
     pub fn new() -> Self {
-        Self(Arc::new(Inner {}))
+        Self::with_clock(Arc::new(SystemClock))
     }
 
-    /// The meters of a route.
-    pub fn route(&self, _route: &RouteName, _provider: &ProviderName) -> RouteMeter {
-        let _ = &self.0;
-        RouteMeter {}
+    /// Makes the registry; seconds, ages and times of secrets are read from `clock`.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let shared = Arc::new(Shared {
+            metrics: Metrics::new(),
+            clock,
+            lines_per_second: AtomicU32::new(LINES_PER_SECOND),
+        });
+        // Present from the start, so that the first one shows as an increase.
+        for result in RELOAD_RESULTS {
+            drop(
+                shared
+                    .metrics
+                    .reloads
+                    .get_or_create(&labels([("result", result)])),
+            );
+        }
+        // An empty label value is the same as none; a route cannot be called so.
+        let unrouted = RouteMeter::new(&shared, &RouteName::new(""), &ProviderName::new(""));
+        Self(Arc::new(Inner {
+            shared,
+            routes: Resolved::default(),
+            targets: Resolved::default(),
+            unrouted,
+            connection_lines: Gate::default(),
+            corrupt_lines: Gate::default(),
+            panic_lines: Gate::default(),
+            library_lines: Gate::default(),
+            admin_lines: Gate::default(),
+            lines_dropped: OnceLock::new(),
+        }))
     }
 
-    /// The meters of a target.
-    pub fn target(&self, _target: &Target) -> TargetMeter {
-        TargetMeter {}
+    /// Sets how many lines a second each route, and each target, may write about what went well.
+    pub fn set_lines_per_second(&self, lines: u32) {
+        self.0.shared.lines_per_second.store(lines, Ordering::Relaxed);
+    }
+
+    /// The meters of a route. Asked again, also after a reload, it gives the same ones.
+    pub fn route(&self, route: &RouteName, provider: &ProviderName) -> RouteMeter {
+        let key = (route.clone(), provider.clone());
+        self.0
+            .routes
+            .get(&key, || RouteMeter::new(&self.0.shared, route, provider))
+    }
+
+    /// The meters of a target. Asked again, also after a reload, it gives the same ones.
+    pub fn target(&self, target: &Target) -> TargetMeter {
+        self.0
+            .targets
+            .get(target, || TargetMeter::new(&self.0.shared, target))
     }
 
     /// A request that matched no route ended.
-    pub fn unrouted(&self, _end: RequestEnd<'_>) {}
+    pub fn unrouted(&self, end: RequestEnd<'_>) {
+        self.0.unrouted.request_ended(end);
+    }
 
     /// A connection was refused (`connections`, `connections_per_peer`) before a request was read.
-    pub fn connection_refused(&self, _limit: &'static str, _client: IpAddr) {}
+    pub fn connection_refused(&self, limit: &'static str, client: IpAddr) {
+        self.metrics()
+            .connections_refused
+            .get_or_create(&labels([("limit", limit)]))
+            .inc();
+        if lines::warned() && self.0.shared.admits_trouble(&self.0.connection_lines) {
+            tracing::warn!(limit, %client, "connection refused");
+        }
+    }
 
     /// A commit ended: `events` were made durable in `elapsed`.
-    pub fn committed(&self, _events: usize, _elapsed: Duration) {}
+    pub fn committed(&self, events: usize, elapsed: Duration) {
+        self.metrics().commit_duration.observe(elapsed.as_secs_f64());
+        self.metrics().commit_events.observe(events as f64);
+    }
 
     /// The store failed for good.
-    pub fn store_failed(&self, _reason: &str) {}
+    pub fn store_failed(&self, reason: &str) {
+        self.metrics().store_failed.set(1);
+        tracing::error!(
+            error = &*lines::shown(reason),
+            "store failed, nothing is accepted any more"
+        );
+    }
 
     /// The store began or ceased to be full.
-    pub fn store_full(&self, _full: bool) {}
+    pub fn store_full(&self, full: bool) {
+        let before = self.metrics().store_full.set(i64::from(full));
+        match (before != 0, full) {
+            (false, true) => tracing::error!("store full, nothing is accepted until space is found"),
+            (true, false) => tracing::info!("store has space again"),
+            _ => {}
+        }
+    }
 
     /// A kept body does not have its hash any more; the event is dead, `corrupt`.
-    pub fn corrupt(&self, _seq: Seq) {}
+    pub fn corrupt(&self, seq: Seq) {
+        self.metrics().corrupt_events.inc();
+        if self.0.shared.admits_trouble(&self.0.corrupt_lines) {
+            tracing::error!(seq = seq.0, "kept event is corrupt, it is not delivered");
+        }
+    }
 
     /// `count` events were removed by retention or for space.
-    pub fn pruned(&self, _count: usize) {}
+    pub fn pruned(&self, count: usize) {
+        self.metrics().pruned_events.inc_by(count as u64);
+        tracing::debug!(events = count, "events pruned");
+    }
 
-    /// A handler panicked; the connection ended, the process did not.
-    pub fn panicked(&self, _place: &'static str) {}
+    /// A handler panicked; the connection ended, the process did not. The line is [`log::watch_panics`]'s.
+    pub fn panicked(&self, place: &'static str) {
+        self.metrics()
+            .panics
+            .get_or_create(&labels([("place", place)]))
+            .inc();
+    }
 
     /// A reload ended.
-    pub fn reloaded(&self, _ok: bool) {}
+    pub fn reloaded(&self, ok: bool) {
+        let [good, bad] = RELOAD_RESULTS;
+        let result = if ok { good } else { bad };
+        self.metrics()
+            .reloads
+            .get_or_create(&labels([("result", result)]))
+            .inc();
+        if ok {
+            tracing::info!("configuration reloaded");
+        } else {
+            tracing::warn!("configuration not reloaded, the one before stays");
+        }
+    }
 
-    /// The whole state as OpenMetrics text. `counts` is the inbox's.
-    pub fn render(&self, _counts: Option<&Counts>) -> String {
-        String::new()
+    /// A replay was asked for and done.
+    pub fn replayed(&self, deliveries: u64, skipped: u64) {
+        self.metrics().replayed.inc_by(deliveries);
+        tracing::info!(deliveries, skipped, "replayed");
+    }
+
+    /// A request to the admin API was not let in.
+    pub fn admin_refused(&self, reason: &'static str, client: IpAddr) {
+        self.metrics()
+            .admin_refused
+            .get_or_create(&labels([("reason", reason)]))
+            .inc();
+        if lines::warned() && self.0.shared.admits_trouble(&self.0.admin_lines) {
+            tracing::warn!(error = reason, %client, "admin request refused");
+        }
+    }
+
+    /// Writes one line for each kind of line that was held back since the last call; to be called each second and
+    /// at the end.
+    pub fn flush_summaries(&self) {
+        let inner = &self.0;
+        inner.unrouted.flush_summaries();
+        inner.routes.for_each(RouteMeter::flush_summaries);
+        inner.targets.for_each(TargetMeter::flush_summaries);
+        for (gate, kind) in [
+            (&inner.connection_lines, "connection refused"),
+            (&inner.corrupt_lines, "kept event is corrupt"),
+            (&inner.panic_lines, "panicked"),
+            (&inner.library_lines, "of libraries"),
+            (&inner.admin_lines, "admin request refused"),
+        ] {
+            let lines = gate.take_held_back();
+            if lines > 0 {
+                tracing::warn!(lines, kind, "lines held back");
+            }
+        }
+    }
+
+    /// The whole state as OpenMetrics text, of type [`METRICS_CONTENT_TYPE`]. `counts` is the inbox's.
+    pub fn render(&self, counts: Option<&Counts>) -> String {
+        self.metrics().render(&Reading {
+            counts,
+            log_lines_dropped: self
+                .0
+                .lines_dropped
+                .get()
+                .map_or(0, |counter| counter.dropped_lines() as u64),
+            now: self.0.shared.clock.now(),
+        })
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.0.shared.metrics
     }
 }
 
@@ -178,30 +287,4 @@ impl Default for Telemetry {
     fn default() -> Self {
         Self::new()
     }
-}
-
-impl RouteMeter {
-    /// A request of the route ended: counts it and writes its line.
-    pub fn request_ended(&self, _end: RequestEnd<'_>) {}
-
-    /// A secret of the route matched.
-    pub fn secret_matched(&self, _secret: &SecretName) {}
-
-    /// An event went through although its signature was not checked or not right (`verify = "none"`,
-    /// `enforce = false`).
-    pub fn unverified(&self, _reason: &'static str) {}
-
-    /// An unsigned header named another event type than the signed body.
-    pub fn type_conflict(&self) {}
-
-    /// A repeat came with another body.
-    pub fn body_conflict(&self) {}
-}
-
-impl TargetMeter {
-    /// An attempt ended: counts it and writes its line.
-    pub fn attempt_ended(&self, _end: AttemptEnd<'_>) {}
-
-    /// The breaker opened or closed.
-    pub fn breaker(&self, _open: bool) {}
 }

@@ -1,6 +1,14 @@
 //! Behaviour, through real sockets, real files and the real binary.
 
 #![allow(missing_docs, reason = "tests are named by what they show")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by panicking; the lints' own exception covers test functions, not their helpers"
+)]
 
 mod fault_server;
 mod support;

@@ -204,5 +204,5 @@ fn verify_uses_the_secrets_of_a_route() {
         &vars,
     );
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(text(&unknown.stderr).contains("there are: a"));
+    assert!(text(&unknown.stderr).contains("the routes are a"));
 }

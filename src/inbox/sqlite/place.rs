@@ -1,0 +1,253 @@
+//! The folder of the store: its permissions, the lock on it, and what it stands on.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock, statvfs};
+
+use super::open::OpenError;
+
+const LOCK_FILE: &str = "inbox.lock";
+/// The database; SQLite adds `-wal` and `-shm` with the same permissions.
+pub(in crate::inbox) const DB_FILE: &str = "inbox.db";
+
+/// Makes the folder if need be (0700) and syncs its parent.
+pub(super) fn prepare(folder: &Path) -> Result<(), OpenError> {
+    let io = |source| OpenError::Io {
+        path: folder.to_owned(),
+        source,
+    };
+    if folder.is_dir() {
+        // A folder that holds other things is not ours to lock others out of.
+        if is_ours(folder).map_err(io)? {
+            restrict(folder, 0o700)?;
+        }
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(io)?;
+    restrict(folder, 0o700)?;
+    if let Some(parent) = folder.parent() {
+        sync_folder(if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        })?;
+    }
+    Ok(())
+}
+
+fn is_ours(folder: &Path) -> io::Result<bool> {
+    Ok(folder.join(DB_FILE).exists() || std::fs::read_dir(folder)?.next().is_none())
+}
+
+/// Sets permissions whatever the umask is. A volume that belongs to somebody else but lets us write is left as it is.
+fn restrict(path: &Path, mode: u32) -> Result<(), OpenError> {
+    match std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(OpenError::Io {
+            path: path.to_owned(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes an empty database file (0600) if there is none, and tightens what is there. Must run before SQLite opens it:
+/// closing any descriptor of the file would drop SQLite's own locks.
+pub(super) fn prepare_db(folder: &Path) -> Result<PathBuf, OpenError> {
+    let path = folder.join(DB_FILE);
+    let io = |source| OpenError::Io {
+        path: path.clone(),
+        source,
+    };
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path);
+    match made {
+        Ok(file) => {
+            file.sync_all().map_err(io)?;
+            sync_folder(folder)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io(error)),
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let file = folder.join(format!("{DB_FILE}{suffix}"));
+        if file.exists() {
+            restrict(&file, 0o600)?;
+        }
+    }
+    Ok(path)
+}
+
+/// Makes the folder's entries durable.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), OpenError> {
+    File::open(folder)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| OpenError::Io {
+            path: folder.to_owned(),
+            source,
+        })
+}
+
+/// Takes the lock of the store; it lives as long as the file that is returned.
+pub(super) fn lock(folder: &Path) -> Result<File, OpenError> {
+    let path = folder.join(LOCK_FILE);
+    let io = |source| OpenError::Io {
+        path: path.clone(),
+        source,
+    };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let pid = (&file)
+                .take(32)
+                .read_to_string(&mut text)
+                .ok()
+                .and_then(|_| text.trim().parse().ok());
+            return Err(OpenError::Locked {
+                path: folder.to_owned(),
+                pid,
+            });
+        }
+        Err(errno) => return Err(io(errno.into())),
+    }
+    file.set_len(0).map_err(io)?;
+    file.rewind().map_err(io)?;
+    writeln!(file, "{}", std::process::id()).map_err(io)?;
+    Ok(file)
+}
+
+/// Free bytes of the volume for ordinary users.
+pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let figures = statvfs(folder)?;
+    Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
+}
+
+/// Refuses folders on network file systems, and on ones that do not outlive a restart unless those are allowed.
+pub(super) fn check_file_system(folder: &Path, allow_ephemeral: bool) -> Result<(), OpenError> {
+    match kind(folder)? {
+        Some(FileSystem::Network(name)) => Err(OpenError::NetworkFs {
+            path: folder.to_owned(),
+            fs: name,
+        }),
+        Some(FileSystem::Ephemeral(name)) if !allow_ephemeral => Err(OpenError::Ephemeral {
+            path: folder.to_owned(),
+            fs: name,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A kind of file system that matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileSystem {
+    /// Gone after a restart of the machine or the pod.
+    Ephemeral(&'static str),
+    /// Locks and shared memory do not work as SQLite needs them.
+    Network(&'static str),
+}
+
+#[cfg(target_os = "linux")]
+fn kind(folder: &Path) -> Result<Option<FileSystem>, OpenError> {
+    let io = |source| OpenError::Io {
+        path: folder.to_owned(),
+        source,
+    };
+    let magic = rustix::fs::statfs(folder)
+        .map_err(|errno| io(errno.into()))?
+        .f_type;
+    // The field is 32 or 64 bits wide, signed or not, by architecture.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the magic has 32 bits"
+    )]
+    if let Some(found) = by_magic(magic as u32) {
+        return Ok(Some(found));
+    }
+    let folder = folder.canonicalize().map_err(io)?;
+    // Without /proc there is no kubelet either.
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    Ok(is_empty_dir(&mounts, &folder).then_some(FileSystem::Ephemeral("a Kubernetes emptyDir")))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn kind(_folder: &Path) -> Result<Option<FileSystem>, OpenError> {
+    Ok(None)
+}
+
+/// The `*_MAGIC` numbers of `statfs(2)`.
+#[cfg(any(target_os = "linux", test))]
+fn by_magic(magic: u32) -> Option<FileSystem> {
+    Some(match magic {
+        0x0102_1994 => FileSystem::Ephemeral("tmpfs"),
+        0x8584_58f6 => FileSystem::Ephemeral("ramfs"),
+        0x794c_7630 => FileSystem::Ephemeral("overlayfs"),
+        0x6969 => FileSystem::Network("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => FileSystem::Network("SMB"),
+        _ => return None,
+    })
+}
+
+/// Whether the mount that holds `folder` is an emptyDir of the kubelet, by the path it was bound from.
+#[cfg(any(target_os = "linux", test))]
+fn is_empty_dir(mountinfo: &str, folder: &Path) -> bool {
+    // Fields of a line (proc(5)): id, parent, device, root, mount point, ...; the last mount on a point counts.
+    let mut best: Option<(usize, bool)> = None;
+    for line in mountinfo.lines() {
+        let mut fields = line.split(' ');
+        let (Some(root), Some(point)) = (fields.nth(3), fields.next()) else {
+            continue;
+        };
+        let point = point.replace("\\040", " ");
+        if folder.starts_with(&point) && best.is_none_or(|(length, _)| point.len() >= length) {
+            best = Some((point.len(), root.contains("kubernetes.io~empty-dir")));
+        }
+    }
+    best.is_some_and(|(_, found)| found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn magic_numbers() {
+        assert_eq!(by_magic(0x0102_1994), Some(FileSystem::Ephemeral("tmpfs")));
+        assert_eq!(by_magic(0x6969), Some(FileSystem::Network("NFS")));
+        assert_eq!(by_magic(0xEF53), None, "ext4");
+    }
+
+    #[test]
+    fn empty_dirs_are_found_by_their_mount() {
+        let pod = "21 1 8:1 / / rw - ext4 /dev/sda rw\n\
+            30 21 8:1 /var/lib/kubelet/pods/x/volumes/kubernetes.io~empty-dir/data /data rw - ext4 /dev/sda rw\n\
+            31 30 8:2 / /data/kept rw - ext4 /dev/sdb rw\n";
+        for (name, folder, found) in [
+            ("the mount itself", "/data", true),
+            ("a folder in it", "/data/hooklatch", true),
+            ("a real volume mounted below it", "/data/kept/hooklatch", false),
+            ("elsewhere", "/var/lib/hooklatch", false),
+            ("only the same prefix", "/database", false),
+        ] {
+            assert_eq!(is_empty_dir(pod, Path::new(folder)), found, "{name}");
+        }
+    }
+}

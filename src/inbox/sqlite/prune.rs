@@ -1,0 +1,260 @@
+//! What goes: settled events after their retention, bodies when space runs short, marks that ran out.
+//!
+//! An event row stays at least as long as its dedup window, so a live dedup key always has its event; only the body may
+//! go before. Pending and dead events never go for space.
+
+use std::time::{Duration, Instant};
+
+use super::accept::forget;
+use super::schema::state;
+use super::state::Shared;
+use super::transaction::{Transaction, TxError};
+use crate::event::DedupKey;
+
+/// Events removed in one transaction.
+const SLICE_REMOVED: usize = 500;
+/// Their bytes, about: freeing a body walks its pages.
+const SLICE_BYTES: i64 = 16 << 20;
+/// Events looked at in one transaction.
+const SLICE_LOOKED_AT: usize = 4_000;
+/// Between two passes.
+const PASS_WAIT: Duration = Duration::from_secs(2);
+/// A pass over a long store waits this many times its own length.
+const PASS_REST: u32 = 50;
+/// Wall and monotonic clock may differ by this much, in milliseconds.
+const CLOCKS_AGREE: u64 = 5 * 60 * 1000;
+
+/// How far pruning is.
+#[derive(Debug)]
+pub(super) struct Pruner {
+    cursor: i64,
+    next_pass: Instant,
+    spent: Duration,
+    space_cursor: i64,
+    /// The space cursor went round without finding anything.
+    space_in_vain: Option<Instant>,
+    warned: bool,
+}
+
+/// What a slice did.
+#[derive(Debug, Default)]
+pub(super) struct Pruned {
+    /// Events, or bodies of events.
+    pub(super) removed: usize,
+    /// Events looked at.
+    looked_at: usize,
+    next: i64,
+    at_end: bool,
+}
+
+impl Pruner {
+    pub(super) fn new() -> Self {
+        Self {
+            cursor: 0,
+            next_pass: Instant::now(),
+            spent: Duration::ZERO,
+            space_cursor: 0,
+            space_in_vain: None,
+            warned: false,
+        }
+    }
+
+    /// Whether a slice for retention is due.
+    pub(super) fn retention_due(&mut self, shared: &Shared) -> bool {
+        if Instant::now() < self.next_pass {
+            return false;
+        }
+        let apart = shared.clock.now().0.abs_diff(shared.steady.now());
+        if apart > CLOCKS_AGREE {
+            if !self.warned {
+                tracing::warn!("the wall clock jumped: retention is suspended until a restart");
+            }
+            self.warned = true;
+            self.next_pass = Instant::now() + PASS_WAIT;
+            return false;
+        }
+        self.warned = false;
+        true
+    }
+
+    /// Whether a slice for space is worth trying.
+    pub(super) fn space_due(&self) -> bool {
+        self.space_in_vain.is_none_or(|since| since.elapsed() > PASS_WAIT)
+    }
+
+    /// Notes what a retention slice did.
+    pub(super) fn retention_done(&mut self, pruned: &Pruned, took: Duration) {
+        self.spent += took;
+        self.cursor = pruned.next;
+        if pruned.at_end {
+            self.cursor = 0;
+            self.next_pass = Instant::now() + PASS_WAIT.max(self.spent * PASS_REST);
+            self.spent = Duration::ZERO;
+        }
+    }
+
+    /// Notes what a space slice did.
+    pub(super) fn space_done(&mut self, pruned: &Pruned) {
+        self.space_cursor = pruned.next;
+        self.space_in_vain = None;
+        if pruned.at_end {
+            self.space_in_vain = (self.space_cursor == 0 || pruned.removed == 0).then(Instant::now);
+            self.space_cursor = 0;
+        }
+    }
+
+    /// Removes events whose time is over.
+    pub(super) fn retention(&self, tx: &mut Transaction<'_>) -> Result<Pruned, TxError> {
+        let retention = tx.shared.settings.retention;
+        let now = tx.now.0;
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let (delivered, dead) = (millis(retention.delivered), millis(retention.dead));
+        let mut pruned = Pruned {
+            next: self.cursor,
+            ..Pruned::default()
+        };
+        // Nothing that came in after this can be due: an event is settled after it was received.
+        let newest = now.saturating_sub(delivered.min(dead));
+        let mut bytes = 0;
+        for old in olds(tx, self.cursor)? {
+            if old.received_at > newest || pruned.removed >= SLICE_REMOVED || bytes > SLICE_BYTES {
+                pruned.at_end = old.received_at > newest;
+                break;
+            }
+            pruned.looked_at += 1;
+            pruned.next = old.seq + 1;
+            let stays = match old.state {
+                state::OPEN => continue,
+                state::DEAD => dead,
+                _ => delivered,
+            };
+            if old.settled_at.saturating_add(stays) > now {
+                continue;
+            }
+            if old.keep_until > now {
+                // Its id is still remembered: only the body goes.
+                if old.state != state::DEAD && drop_body(tx, old.seq)? {
+                    pruned.removed += 1;
+                    bytes += old.bytes;
+                }
+                continue;
+            }
+            remove(tx, &old)?;
+            pruned.removed += 1;
+            bytes += old.bytes;
+        }
+        pruned.at_end |=
+            pruned.looked_at < SLICE_LOOKED_AT && pruned.removed < SLICE_REMOVED && bytes <= SLICE_BYTES;
+        if pruned.removed > 0 {
+            tx.store_counters()?;
+        }
+        Ok(pruned)
+    }
+
+    /// Drops bodies of delivered and filtered events, oldest first; then events whose window is over.
+    pub(super) fn space(&self, tx: &mut Transaction<'_>) -> Result<Pruned, TxError> {
+        let mut pruned = Pruned {
+            next: self.space_cursor,
+            ..Pruned::default()
+        };
+        let mut bytes = 0;
+        let mut met = 0;
+        for old in olds(tx, self.space_cursor)? {
+            if pruned.removed >= SLICE_REMOVED || bytes > SLICE_BYTES {
+                break;
+            }
+            met += 1;
+            pruned.next = old.seq + 1;
+            if old.state != state::DELIVERED && old.state != state::FILTERED {
+                continue;
+            }
+            if old.keep_until <= tx.now.0 {
+                remove(tx, &old)?;
+            } else if !drop_body(tx, old.seq)? {
+                continue;
+            }
+            pruned.removed += 1;
+            bytes += old.bytes;
+        }
+        pruned.at_end = met < SLICE_LOOKED_AT && pruned.removed < SLICE_REMOVED && bytes <= SLICE_BYTES;
+        if pruned.removed > 0 {
+            tx.store_counters()?;
+        }
+        Ok(pruned)
+    }
+}
+
+/// An event, as far as pruning looks at it.
+struct Old {
+    seq: i64,
+    state: i64,
+    received_at: i64,
+    settled_at: i64,
+    keep_until: i64,
+    bytes: i64,
+    dedup_key: Option<Vec<u8>>,
+}
+
+fn olds(tx: &Transaction<'_>, from: i64) -> Result<Vec<Old>, TxError> {
+    let found = tx
+        .conn
+        .prepare_cached(
+            "SELECT seq, state, received_at, settled_at, keep_until, bytes, dedup_key FROM event
+             WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
+        )?
+        .query_map(
+            (from, i64::try_from(SLICE_LOOKED_AT).unwrap_or(i64::MAX)),
+            |row| {
+                Ok(Old {
+                    seq: row.get(0)?,
+                    state: row.get(1)?,
+                    received_at: row.get(2)?,
+                    settled_at: row.get(3)?,
+                    keep_until: row.get(4)?,
+                    bytes: row.get(5)?,
+                    dedup_key: row.get(6)?,
+                })
+            },
+        )?
+        .collect::<Result<_, _>>()?;
+    Ok(found)
+}
+
+fn drop_body(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {
+    let bodies = tx
+        .conn
+        .prepare_cached("DELETE FROM payload WHERE seq = ?1")?
+        .execute([seq])?;
+    let conflicts = tx
+        .conn
+        .prepare_cached("DELETE FROM conflict WHERE seq = ?1")?
+        .execute([seq])?;
+    Ok(bodies + conflicts > 0)
+}
+
+fn remove(tx: &mut Transaction<'_>, old: &Old) -> Result<(), TxError> {
+    drop_body(tx, old.seq)?;
+    if old.state == state::DEAD {
+        let dead: Vec<i64> = tx
+            .conn
+            .prepare_cached("SELECT upstream FROM delivery WHERE seq = ?1 AND status = 2")?
+            .query_map([old.seq], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for upstream in dead {
+            if let Some(lane) = tx.shared.names.lane_by_id(upstream) {
+                tx.effects.counts.push((lane, 0, -1));
+            }
+        }
+    }
+    tx.conn
+        .prepare_cached("DELETE FROM delivery WHERE seq = ?1")?
+        .execute([old.seq])?;
+    if let Some(key) = old.dedup_key.as_deref().and_then(|key| key.try_into().ok()) {
+        forget(tx, &DedupKey(key), old.seq)?;
+    }
+    tx.conn
+        .prepare_cached("DELETE FROM event WHERE seq = ?1")?
+        .execute([old.seq])?;
+    tx.effects.events -= 1;
+    Ok(())
+}

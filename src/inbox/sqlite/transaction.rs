@@ -1,0 +1,331 @@
+//! One transaction of the committer, and what follows from it once it is durable.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::lane::Lane;
+use super::names::{Route, Wants};
+use super::schema::{self, state, status};
+use super::state::{Parking, Settle, Shared};
+use crate::event::{KeptEvent, RouteName, Timestamp, UpstreamName};
+use crate::inbox::Outcome;
+
+/// Why a transaction did not become durable.
+#[derive(Debug)]
+pub(super) enum TxError {
+    /// No space: rolled back, the store goes on.
+    Full,
+    /// Somebody else holds the write lock: rolled back, the store goes on.
+    Busy,
+    /// Anything else is final.
+    Final(String),
+}
+
+impl From<rusqlite::Error> for TxError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            _ => Self::Final(error.to_string()),
+        }
+    }
+}
+
+/// What follows a commit, in memory only.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Events to hand over.
+    pub(super) fresh: Vec<(Arc<KeptEvent>, Arc<Wants>)>,
+    /// Sets whose rows are written now.
+    pub(super) stored: Vec<Arc<Wants>>,
+    /// Leases that ended: their lane, event, due time if a row waits, and changes of the pending and dead counts.
+    pub(super) settled: Vec<Settled>,
+    /// Rows that wait again.
+    pub(super) pending: Vec<(Arc<Lane>, i64, i64)>,
+    /// Changes of the counts of lanes.
+    pub(super) counts: Vec<(Arc<Lane>, i64, i64)>,
+    /// Changes of the bytes of open events.
+    pub(super) open_bytes: Vec<(Arc<Route>, i64)>,
+    /// Change of the number of events.
+    pub(super) events: i64,
+}
+
+/// A lease that ended.
+#[derive(Debug)]
+pub(super) struct Settled {
+    lane: Arc<Lane>,
+    seq: i64,
+    due: Option<i64>,
+}
+
+/// An open transaction.
+pub(super) struct Transaction<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) shared: &'a Shared,
+    pub(super) now: Timestamp,
+    pub(super) steady_now: i64,
+    pub(super) next_seq: i64,
+    pub(super) effects: Effects,
+    cache: &'a mut Cache,
+}
+
+/// Things looked up once.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    wants: HashMap<(RouteName, Arc<[UpstreamName]>), Arc<Wants>>,
+    address: Option<(IpAddr, Box<str>)>,
+}
+
+impl<'a> Transaction<'a> {
+    /// Runs `work` in a transaction that is synced when this returns `Ok`. On an error nothing of it is left, and
+    /// the number of the next event is as it was.
+    pub(super) fn run<T>(
+        conn: &'a Connection,
+        shared: &'a Shared,
+        cache: &'a mut Cache,
+        next_seq: &mut i64,
+        work: impl FnOnce(&mut Self) -> Result<T, TxError>,
+    ) -> Result<(T, Effects), TxError> {
+        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let mut tx = Self {
+            conn,
+            shared,
+            now: shared.clock.now(),
+            steady_now: shared.steady.now(),
+            next_seq: *next_seq,
+            effects: Effects::default(),
+            cache,
+        };
+        let result = work(&mut tx).and_then(|done| {
+            conn.prepare_cached("COMMIT")?.execute([])?;
+            Ok(done)
+        });
+        match result {
+            Ok(done) => {
+                *next_seq = tx.next_seq;
+                Ok((done, tx.effects))
+            }
+            Err(error) => {
+                // Some errors have rolled back already.
+                if !conn.is_autocommit() {
+                    conn.execute_batch("ROLLBACK").map_err(|rollback| match &error {
+                        TxError::Final(first) => TxError::Final(first.clone()),
+                        _ => TxError::Final(rollback.to_string()),
+                    })?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn wants(&mut self, route: &RouteName, upstreams: &Arc<[UpstreamName]>) -> Arc<Wants> {
+        let key = (route.clone(), upstreams.clone());
+        if let Some(known) = self.cache.wants.get(&key) {
+            return known.clone();
+        }
+        let wants = self.shared.names.wants(route, upstreams);
+        self.cache.wants.insert(key, wants.clone());
+        wants
+    }
+
+    /// The address as text; senders come in runs.
+    pub(super) fn address(&mut self, client: IpAddr) -> &str {
+        if self
+            .cache
+            .address
+            .as_ref()
+            .is_none_or(|(known, _)| *known != client)
+        {
+            self.cache.address = Some((client, client.to_string().into()));
+        }
+        self.cache.address.as_ref().map_or("", |(_, text)| text)
+    }
+
+    /// Bytes of the open events of a route, this transaction's included.
+    pub(super) fn open_bytes(&self, route: &Arc<Route>) -> i64 {
+        let here: i64 = self
+            .effects
+            .open_bytes
+            .iter()
+            .filter(|(other, _)| other.id == route.id)
+            .map(|(_, bytes)| bytes)
+            .sum();
+        route.open_bytes.load(Ordering::Relaxed) + here
+    }
+
+    pub(super) fn add_open_bytes(&mut self, route: &Arc<Route>, bytes: i64) {
+        match self
+            .effects
+            .open_bytes
+            .iter_mut()
+            .find(|(other, _)| other.id == route.id)
+        {
+            Some((_, sum)) => *sum += bytes,
+            None => self.effects.open_bytes.push((route.clone(), bytes)),
+        }
+    }
+
+    /// Makes one delivery pending, due now, with attempts and age anew.
+    pub(super) fn make_pending(&mut self, seq: i64, upstream: i64, was_dead: bool) -> Result<(), TxError> {
+        self.conn
+            .prepare_cached(
+                "INSERT INTO delivery (seq, upstream, status, attempts, due, age_from)
+                 VALUES (?1, ?2, 0, 0, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET status = 0, attempts = 0, due = ?3, age_from = ?4",
+            )?
+            .execute((seq, upstream, self.steady_now, self.now.0))?;
+        if let Some(lane) = self.shared.names.lane_by_id(upstream) {
+            self.effects.counts.push((lane.clone(), 1, -i64::from(was_dead)));
+            self.effects.pending.push((lane, seq, self.steady_now));
+        }
+        Ok(())
+    }
+
+    /// Makes a settled event open again.
+    pub(super) fn reopen(&mut self, seq: i64, route: i64, bytes: i64) -> Result<(), TxError> {
+        self.set_state(seq, state::OPEN)?;
+        if let Some(route) = self.shared.names.route_by_id(route) {
+            self.add_open_bytes(&route, bytes);
+        }
+        Ok(())
+    }
+
+    fn set_state(&self, seq: i64, state: i64) -> Result<(), TxError> {
+        self.conn
+            .prepare_cached("UPDATE event SET state = ?2, settled_at = ?3 WHERE seq = ?1")?
+            .execute((seq, state, self.now.0))?;
+        Ok(())
+    }
+
+    /// Writes how a lease ended.
+    pub(super) fn settle(&mut self, settle: &Settle) -> Result<(), TxError> {
+        let mut due = None;
+        let (to, code, error) = match &settle.outcome {
+            Outcome::Delivered { status: code } => (status::DELIVERED, Some(*code), None),
+            Outcome::Dead { status: code, error } => (status::DEAD, *code, Some(&**error)),
+            Outcome::Retry {
+                wait,
+                status: code,
+                error,
+            } => {
+                let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+                due = Some(self.steady_now.saturating_add(wait));
+                (status::PENDING, *code, Some(&**error))
+            }
+            // Never gets here: a lease is given back without a commit.
+            Outcome::Released => return Ok(()),
+        };
+        let plain = to == status::DELIVERED && !settle.has_row && settle.members == 1;
+        if !plain {
+            self.conn
+                .prepare_cached(
+                    "INSERT INTO delivery (seq, upstream, status, attempts, due, age_from, last_at, last_status,
+                       last_error) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                     ON CONFLICT DO UPDATE SET status = ?3, attempts = ?4, due = ?5, last_at = ?7, last_status = ?8,
+                       last_error = ?9",
+                )?
+                .execute((
+                    settle.seq,
+                    settle.lane.id,
+                    to,
+                    settle.attempts,
+                    due.unwrap_or(0),
+                    settle.received_at,
+                    self.now.0,
+                    code,
+                    error,
+                ))?;
+        }
+        if due.is_none() {
+            self.close_event(settle, to)?;
+            self.effects
+                .counts
+                .push((settle.lane.clone(), -1, i64::from(to == status::DEAD)));
+        }
+        self.effects.settled.push(Settled {
+            lane: settle.lane.clone(),
+            seq: settle.seq,
+            due,
+        });
+        Ok(())
+    }
+
+    /// The event is settled with its last delivery.
+    fn close_event(&mut self, settle: &Settle, to: i64) -> Result<(), TxError> {
+        let any_dead = if settle.members == 1 {
+            to == status::DEAD
+        } else {
+            let (done, dead): (i64, i64) = self
+                .conn
+                .prepare_cached(
+                    "SELECT count(*), coalesce(sum(status = 2), 0) FROM delivery WHERE seq = ?1 AND status <> 0",
+                )?
+                .query_row([settle.seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            if done < i64::try_from(settle.members).unwrap_or(i64::MAX) {
+                return Ok(());
+            }
+            dead > 0
+        };
+        self.set_state(settle.seq, if any_dead { state::DEAD } else { state::DELIVERED })?;
+        if let Some(route) = self.shared.names.route_by_id(settle.lane.route) {
+            self.add_open_bytes(&route, -settle.bytes);
+        }
+        Ok(())
+    }
+
+    /// Writes that a lane was parked or resumed.
+    pub(super) fn park(&self, parking: &Parking) -> Result<(), TxError> {
+        let (since, resumed) = if parking.parked {
+            (Some(parking.at), None)
+        } else {
+            (None, Some(parking.at))
+        };
+        super::names::store_parking(self.conn, &self.shared.names, &parking.lane, since, resumed)?;
+        Ok(())
+    }
+
+    /// Writes the counters that only change with rows that go. The number of the next event is among them: a number
+    /// is never used twice, even when the highest ones are gone.
+    pub(super) fn store_counters(&self) -> Result<(), TxError> {
+        let events = self.shared.figures.events.load(Ordering::Relaxed) + self.effects.events;
+        schema::set_meta(self.conn, "next_seq", self.next_seq)?;
+        schema::set_meta(self.conn, "events", events)?;
+        schema::set_meta(self.conn, "events_before", self.next_seq)?;
+        Ok(())
+    }
+}
+
+impl Effects {
+    /// Tells the lanes. Only after the commit, and after the senders have their answers.
+    pub(super) fn apply(self, shared: &Shared) {
+        shared.figures.events.fetch_add(self.events, Ordering::Relaxed);
+        for (route, bytes) in self.open_bytes {
+            route.open_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        for wants in self.stored {
+            wants.committed();
+        }
+        for (event, wants) in self.fresh {
+            for lane in &wants.lanes {
+                lane.pending.fetch_add(1, Ordering::Relaxed);
+                lane.oldest
+                    .fetch_min(event.event.received_at.0, Ordering::Relaxed);
+                lane.offer(&event, wants.lanes.len());
+            }
+        }
+        for (lane, pending, dead) in self.counts {
+            lane.pending.fetch_add(pending, Ordering::Relaxed);
+            lane.dead.fetch_add(dead, Ordering::Relaxed);
+        }
+        for settled in self.settled {
+            settled.lane.settled(settled.seq, settled.due);
+        }
+        for (lane, seq, due) in self.pending {
+            lane.due(seq, due);
+        }
+    }
+}

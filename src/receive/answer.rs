@@ -1,0 +1,337 @@
+//! From outcome to status, headers and body: the only file that knows both.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::settings::FixedAnswer;
+use crate::inbox::InboxError;
+use crate::provider::signature::SignatureError;
+use crate::telemetry::RequestResult;
+use crate::upstream::{self, CallError};
+
+const JSON: &str = "application/json";
+/// A sender that was refused for want of room may come again after this many seconds.
+const RETRY_AFTER_ROOM: u32 = 5;
+/// The same when the store is full or has failed.
+const RETRY_AFTER_STORE: u32 = 10;
+
+/// Why a request gets no 2xx from us. The words are for the log; the sender sees what [`Answer::refused`] says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("bad request: {0}")]
+    BadRequest(&'static str),
+    #[error("{0} is not supported")]
+    NotImplemented(&'static str),
+    #[error("the expectation cannot be met")]
+    ExpectationFailed,
+    #[error("the header is too large")]
+    HeaderTooLarge,
+    #[error("the header did not arrive in time")]
+    HeaderTimeout,
+    #[error("the body is too large")]
+    BodyTooLarge,
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    #[error("the sender hung up before the request was complete")]
+    Aborted,
+    #[error("no route has this path")]
+    UnknownRoute,
+    #[error("the route does not take this method")]
+    MethodNotAllowed { allow: Box<str> },
+    #[error("the sender's address is not in allow_ips")]
+    Forbidden,
+    #[error("{0}")]
+    Signature(SignatureError),
+    #[error("{0}, and the address has spent its failure budget")]
+    SignatureBudgetSpent(SignatureError),
+    #[error("the body is not JSON and the route demands it")]
+    NotJson,
+    #[error("the route's rate is used up")]
+    RateLimited { retry_after: Duration },
+    #[error("too many body bytes are in flight")]
+    Memory,
+    #[error("too many connections")]
+    Connections,
+    #[error("the slow lane is full")]
+    SlowLaneFull,
+    #[error("{0}")]
+    Store(InboxError),
+    #[error("the commit did not end in time")]
+    StoreSlow,
+    #[error("the first copy of this event is still in flight")]
+    CopyInFlight,
+    #[error("the handler failed")]
+    Internal,
+}
+
+impl Refusal {
+    /// How the request is counted.
+    pub(super) fn result(&self) -> RequestResult {
+        match self {
+            Self::BadRequest(_)
+            | Self::NotImplemented(_)
+            | Self::ExpectationFailed
+            | Self::HeaderTooLarge
+            | Self::NotJson => RequestResult::Malformed,
+            Self::HeaderTimeout | Self::BodyTimeout => RequestResult::TooSlow,
+            Self::BodyTooLarge => RequestResult::TooLarge,
+            Self::Aborted => RequestResult::Aborted,
+            Self::UnknownRoute => RequestResult::UnknownRoute,
+            Self::MethodNotAllowed { .. } => RequestResult::MethodNotAllowed,
+            Self::Forbidden => RequestResult::Forbidden,
+            Self::Signature(SignatureError::Missing) => RequestResult::MissingSignature,
+            Self::Signature(_) => RequestResult::BadSignature,
+            Self::SignatureBudgetSpent(_) | Self::RateLimited { .. } => RequestResult::RateLimited,
+            Self::Memory | Self::Connections | Self::SlowLaneFull | Self::CopyInFlight | Self::Internal => {
+                RequestResult::Overloaded
+            }
+            Self::Store(_) | Self::StoreSlow => RequestResult::StoreError,
+        }
+    }
+
+    /// Whether the connection must end, since where the next request begins is unknown or not worth finding out.
+    fn closes(&self) -> bool {
+        !matches!(
+            self,
+            Self::UnknownRoute
+                | Self::MethodNotAllowed { .. }
+                | Self::Forbidden
+                | Self::Signature(_)
+                | Self::SignatureBudgetSpent(_)
+                | Self::NotJson
+                | Self::RateLimited { .. }
+                | Self::Store(_)
+                | Self::StoreSlow
+                | Self::CopyInFlight
+        )
+    }
+}
+
+/// What goes back to the sender.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) content_type: &'static str,
+    /// Seconds, for `Retry-After`.
+    pub(super) retry_after: Option<u32>,
+    /// For `Allow`.
+    pub(super) allow: Option<Box<str>>,
+    /// Fields of a relayed answer; then `content_type` is among them or absent.
+    pub(super) relayed: Option<Vec<(Bytes, Bytes)>>,
+    pub(super) body: Bytes,
+    /// End the connection.
+    pub(super) close: bool,
+}
+
+impl Answer {
+    fn new(status: u16, content_type: &'static str, body: Bytes) -> Self {
+        Self {
+            status,
+            content_type,
+            retry_after: None,
+            allow: None,
+            relayed: None,
+            body,
+            close: false,
+        }
+    }
+
+    /// An answer from the configuration.
+    pub(super) fn fixed(answer: &FixedAnswer) -> Self {
+        Self::new(
+            answer.status,
+            answer.content_type,
+            Bytes::copy_from_slice(answer.body.as_bytes()),
+        )
+    }
+
+    /// The answer to a refused request. `missing_signature` is the route's own for requests without a signature.
+    pub(super) fn refused(refusal: &Refusal, missing_signature: Option<&Answer>) -> Self {
+        let (status, body) = match refusal {
+            Refusal::Signature(SignatureError::Missing) => {
+                if let Some(answer) = missing_signature {
+                    return answer.clone();
+                }
+                (401, r#"{"error":"Invalid signature"}"#)
+            }
+            Refusal::Signature(_) => (401, r#"{"error":"Invalid signature"}"#),
+            Refusal::BadRequest(_) | Refusal::Aborted => (400, r#"{"error":"Bad request"}"#),
+            Refusal::NotJson => (400, r#"{"error":"Invalid JSON"}"#),
+            Refusal::NotImplemented(_) => (501, r#"{"error":"Not implemented"}"#),
+            Refusal::ExpectationFailed => (417, r#"{"error":"Expectation failed"}"#),
+            Refusal::HeaderTooLarge => (431, r#"{"error":"Request header fields too large"}"#),
+            Refusal::HeaderTimeout | Refusal::BodyTimeout => (408, r#"{"error":"Request timeout"}"#),
+            Refusal::BodyTooLarge => (413, r#"{"error":"Payload too large"}"#),
+            Refusal::UnknownRoute => (404, r#"{"error":"Not found"}"#),
+            Refusal::MethodNotAllowed { .. } => (405, r#"{"error":"Method not allowed"}"#),
+            Refusal::Forbidden => (403, r#"{"error":"Forbidden"}"#),
+            Refusal::SignatureBudgetSpent(_) | Refusal::RateLimited { .. } => {
+                (429, r#"{"error":"Too many requests"}"#)
+            }
+            Refusal::Memory
+            | Refusal::Connections
+            | Refusal::SlowLaneFull
+            | Refusal::Store(_)
+            | Refusal::StoreSlow
+            | Refusal::CopyInFlight
+            | Refusal::Internal => (503, r#"{"error":"Try again later"}"#),
+        };
+        let mut answer = Self::new(status, JSON, Bytes::from_static(body.as_bytes()));
+        answer.retry_after = match refusal {
+            Refusal::RateLimited { retry_after } => Some(whole_seconds(*retry_after)),
+            Refusal::SignatureBudgetSpent(_) => Some(1),
+            Refusal::CopyInFlight | Refusal::StoreSlow | Refusal::Store(InboxError::Busy) => Some(1),
+            Refusal::Store(_) => Some(RETRY_AFTER_STORE),
+            Refusal::Memory | Refusal::Connections | Refusal::SlowLaneFull | Refusal::Internal => {
+                Some(RETRY_AFTER_ROOM)
+            }
+            _ => None,
+        };
+        if let Refusal::MethodNotAllowed { allow } = refusal {
+            answer.allow = Some(allow.clone());
+        }
+        answer.close = refusal.closes();
+        answer
+    }
+
+    /// The upstream's own answer.
+    pub(super) fn relayed(answer: upstream::Answer) -> Self {
+        let named: Vec<Vec<u8>> = answer
+            .headers
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"))
+            .flat_map(|(_, value)| value.split(|byte| *byte == b','))
+            .map(|option| option.trim_ascii().to_ascii_lowercase())
+            .collect();
+        let kept = |name: &[u8]| {
+            let lower = name.to_ascii_lowercase();
+            !is_hop_by_hop(&lower) && !named.contains(&lower)
+        };
+        let mut relayed = Self::new(answer.status, "", answer.body);
+        relayed.relayed = Some(
+            answer
+                .headers
+                .into_iter()
+                .filter(|(name, _)| kept(name))
+                .collect(),
+        );
+        relayed
+    }
+
+    /// The upstream did not answer.
+    pub(super) fn upstream_failed(error: &CallError) -> Self {
+        let (status, body) = match error {
+            CallError::Timeout { .. } => (504, r#"{"error":"Gateway timeout"}"#),
+            _ => (502, r#"{"error":"Bad gateway"}"#),
+        };
+        Self::new(status, JSON, Bytes::from_static(body.as_bytes()))
+    }
+}
+
+/// Fields of an answer that end with the connection, or that we write ourselves.
+fn is_hop_by_hop(lower: &[u8]) -> bool {
+    matches!(
+        lower,
+        b"connection"
+            | b"content-length"
+            | b"keep-alive"
+            | b"proxy-authenticate"
+            | b"proxy-authentication-info"
+            | b"proxy-connection"
+            | b"te"
+            | b"trailer"
+            | b"transfer-encoding"
+            | b"upgrade"
+    )
+}
+
+fn whole_seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis().div_ceil(1000))
+        .unwrap_or(u32::MAX)
+        .max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_signature_failure_looks_the_same() {
+        let refused = |error| {
+            let answer = Answer::refused(&Refusal::Signature(error), None);
+            (answer.status, answer.body, answer.close)
+        };
+        let first = refused(SignatureError::Missing);
+        for error in [
+            SignatureError::Repeated,
+            SignatureError::Malformed,
+            SignatureError::Contradicting,
+            SignatureError::Mismatch,
+        ] {
+            assert_eq!(refused(error), first, "{error}");
+        }
+        assert_eq!(first.0, 401);
+    }
+
+    #[test]
+    fn statuses_and_retry_after() {
+        for (refusal, status, retry_after) in [
+            (Refusal::BadRequest("x"), 400, None),
+            (Refusal::NotImplemented("x"), 501, None),
+            (Refusal::HeaderTooLarge, 431, None),
+            (Refusal::HeaderTimeout, 408, None),
+            (Refusal::BodyTooLarge, 413, None),
+            (Refusal::UnknownRoute, 404, None),
+            (Refusal::MethodNotAllowed { allow: "POST".into() }, 405, None),
+            (Refusal::Forbidden, 403, None),
+            (
+                Refusal::SignatureBudgetSpent(SignatureError::Mismatch),
+                429,
+                Some(1),
+            ),
+            (
+                Refusal::RateLimited {
+                    retry_after: Duration::from_millis(1200),
+                },
+                429,
+                Some(2),
+            ),
+            (Refusal::Memory, 503, Some(5)),
+            (Refusal::Store(InboxError::Busy), 503, Some(1)),
+            (Refusal::Store(InboxError::Full), 503, Some(10)),
+            (Refusal::CopyInFlight, 503, Some(1)),
+        ] {
+            let answer = Answer::refused(&refusal, None);
+            assert_eq!(
+                (answer.status, answer.retry_after),
+                (status, retry_after),
+                "{refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_relayed_answer_loses_what_belongs_to_its_connection() {
+        let field = |name: &'static str, value: &'static str| (Bytes::from(name), Bytes::from(value));
+        let answer = Answer::relayed(upstream::Answer {
+            status: 202,
+            headers: vec![
+                field("Content-Type", "text/plain"),
+                field("Connection", "close, X-Hop"),
+                field("X-Hop", "1"),
+                field("Transfer-Encoding", "chunked"),
+                field("Set-Cookie", "a"),
+                field("Set-Cookie", "b"),
+            ],
+            body: Bytes::from_static(b"ok"),
+        });
+        let names: Vec<_> = answer
+            .relayed
+            .unwrap()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(names, ["Content-Type", "Set-Cookie", "Set-Cookie"]);
+    }
+}

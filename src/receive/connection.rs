@@ -1,0 +1,146 @@
+//! Where Pingora hands us a connection: caps, protocol, and the loop over its requests.
+//!
+//! Pingora accepts, speaks TLS and HTTP/2, and stops listening; HTTP/1.1 is read by [`super::http1`], since only there
+//! a cap can hold while a header is read.
+
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::protocols::{ALPN, Stream};
+use pingora::server::ShutdownWatch;
+use tokio::io::AsyncWriteExt;
+
+use super::FrontDoor;
+use super::answer::{Answer, Refusal};
+use super::http1::Http1;
+use super::http2::Http2;
+use super::limit::ConnectionLimit;
+use crate::shutdown::Phase;
+
+/// A refused connection gets its 503 within this time or none.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves a [`FrontDoor`] as a Pingora service.
+#[derive(Debug)]
+pub struct Front {
+    door: Arc<FrontDoor>,
+    http2: Arc<Http2>,
+}
+
+impl Front {
+    /// Wraps the front door.
+    pub fn new(door: Arc<FrontDoor>) -> Self {
+        Self {
+            http2: Arc::new(Http2::new(door.clone())),
+            door,
+        }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Front {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let peer = peer_address(&stream)?;
+        let limits = self.door.snapshot.load().limits.clone();
+        let trusted = {
+            let snapshot = self.door.snapshot.load();
+            snapshot
+                .table
+                .trusted_proxies
+                .iter()
+                .any(|net| net.contains(&peer))
+        };
+        let guard = match self.door.limiter.connect((!trusted).then_some(peer), &limits) {
+            Ok(guard) => guard,
+            Err(limit) => {
+                refuse(&self.door, stream, peer, limit).await;
+                return None;
+            }
+        };
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            // Returns when the connection has ended.
+            drop(self.http2.process_new(stream, shutdown).await);
+        } else {
+            let tls = stream.get_ssl_digest().is_some();
+            serve_http1(&self.door, Http1::new(stream), peer, tls).await;
+        }
+        drop(guard);
+        None
+    }
+
+    async fn cleanup(&self) {
+        self.http2.http_cleanup().await;
+    }
+}
+
+/// The address at the other end.
+pub(super) fn peer_address(stream: &Stream) -> Option<IpAddr> {
+    let digest = stream.get_socket_digest()?;
+    Some(digest.peer_addr()?.as_inet()?.ip().to_canonical())
+}
+
+async fn serve_http1(door: &FrontDoor, mut connection: Http1<Stream>, peer: IpAddr, tls: bool) {
+    let mut closing = pin!(door.stop.reached(Phase::Closing));
+    let mut first = true;
+    loop {
+        let snapshot = door.snapshot.load_full();
+        let began = Instant::now();
+        let head = tokio::select! {
+            biased;
+            head = connection.read_head(&snapshot.limits, first) => head,
+            // Whoever is in the middle of a header may finish it; an idle connection just ends.
+            () = &mut closing, if !first => match connection.begun() {
+                true => connection.read_head(&snapshot.limits, true).await,
+                false => Ok(None),
+            },
+        };
+        match head {
+            Ok(None) => return,
+            Err(refusal) => {
+                let answer = door.headless(&refusal, peer, began.elapsed());
+                if refusal != Refusal::Aborted {
+                    connection.write_answer(&answer, "", false, &door.date).await;
+                    connection.close().await;
+                }
+                return;
+            }
+            Ok(Some(head)) => {
+                let answer = door.handle(&head, &mut connection, peer, tls).await;
+                let keep_alive = head.keep_alive && !door.is_stopping();
+                if !connection
+                    .write_answer(&answer, &head.method, keep_alive, &door.date)
+                    .await
+                {
+                    connection.close().await;
+                    return;
+                }
+            }
+        }
+        first = false;
+    }
+}
+
+/// Says 503 without reading anything.
+async fn refuse(door: &FrontDoor, mut stream: Stream, peer: IpAddr, limit: ConnectionLimit) {
+    let name = match limit {
+        ConnectionLimit::All => "connections",
+        ConnectionLimit::Peer => "connections_per_peer",
+    };
+    door.telemetry.connection_refused(name, peer);
+    if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+        return;
+    }
+    let answer = Answer::refused(&Refusal::Connections, None);
+    let bytes = super::http1::serialise(&answer, &door.date);
+    let said = tokio::time::timeout(REFUSAL_TIMEOUT, async {
+        stream.write_all(&bytes).await?;
+        stream.flush().await?;
+        tokio::io::AsyncWriteExt::shutdown(&mut stream).await
+    });
+    // It was refused either way.
+    drop(said.await);
+}

@@ -1,0 +1,647 @@
+//! A request's head: strictly parsed, the same for HTTP/1.1 and HTTP/2, and the part of it that is sent on.
+//!
+//! Strict means: what two servers could read in two ways is refused (RFC 9112, sections 3, 5 and 6; RFC 9110, 7).
+
+use std::net::IpAddr;
+
+use bytes::{Bytes, BytesMut};
+
+use super::answer::Refusal;
+use crate::fields::Fields;
+
+/// How the body is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// `Content-Length`, or none: 0.
+    Sized(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// HTTP/2: by its own frames.
+    Frames,
+}
+
+/// A well-formed head.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// As sent; case matters.
+    pub(super) method: Box<str>,
+    /// The path as received, undecoded.
+    pub(super) path: Box<str>,
+    /// The query as received, without `?`.
+    pub(super) query: Option<Box<str>>,
+    /// `Host` or `:authority`; empty only in HTTP/1.0.
+    pub(super) host: Box<str>,
+    /// All fields.
+    pub(super) fields: Fields,
+    /// How the body is framed.
+    pub(super) framing: Framing,
+    /// The sender waits for `100 Continue` before it sends the body.
+    pub(super) expects_continue: bool,
+    /// The sender allows another request on this connection.
+    pub(super) keep_alive: bool,
+}
+
+/// Why a head is refused; the text is for the log.
+fn bad(reason: &'static str) -> Refusal {
+    Refusal::BadRequest(reason)
+}
+
+impl Head {
+    /// Parses a complete HTTP/1.x head, closing empty line included.
+    pub(super) fn parse(raw: &Bytes, fields_max: usize) -> Result<Self, Refusal> {
+        let mut slots = [httparse::EMPTY_HEADER; 128];
+        let mut many;
+        // One slot more than allowed, so that too many and malformed are told apart.
+        let slots = if fields_max < slots.len() {
+            slots.get_mut(..=fields_max).unwrap_or_default()
+        } else {
+            many = vec![httparse::EMPTY_HEADER; fields_max + 1];
+            many.as_mut_slice()
+        };
+        let mut request = httparse::Request::new(slots);
+        match request.parse(raw) {
+            Ok(httparse::Status::Complete(end)) if end == raw.len() => {}
+            Ok(_) => return Err(bad("the head does not end where its lines end")),
+            Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeaderTooLarge),
+            Err(httparse::Error::Version) => return Err(bad("not HTTP/1.1 or HTTP/1.0")),
+            Err(_) => return Err(bad("the head is not well-formed")),
+        }
+        if request.headers.len() > fields_max {
+            return Err(Refusal::HeaderTooLarge);
+        }
+        let http_10 = request.version == Some(0);
+        let fields = Fields::from_slices(
+            raw,
+            request
+                .headers
+                .iter()
+                .map(|header| (header.name.as_bytes(), header.value)),
+        );
+        let method = request.method.unwrap_or_default();
+        let target = request.path.unwrap_or_default();
+        let host = one_host(&fields, http_10)?;
+        refuse_tunnels(method, &fields)?;
+        let (path, query) = origin_form(target, &host)?;
+        let framing = framing(&fields, http_10)?;
+        Ok(Self {
+            method: method.into(),
+            path: path.into(),
+            query: query.map(Into::into),
+            host,
+            framing,
+            expects_continue: expectation(&fields, http_10)?,
+            keep_alive: keep_alive(&fields, http_10),
+            fields,
+        })
+    }
+
+    /// Takes what an HTTP/2 stack has parsed; it has already refused connection-specific fields.
+    pub(super) fn from_http2(
+        method: &str,
+        target: &str,
+        host: &str,
+        fields: Fields,
+        fields_max: usize,
+    ) -> Result<Self, Refusal> {
+        if fields.len() > fields_max {
+            return Err(Refusal::HeaderTooLarge);
+        }
+        refuse_tunnels(method, &fields)?;
+        if host.is_empty() || !host.bytes().all(is_host_byte) {
+            return Err(bad("no usable :authority"));
+        }
+        let (path, query) = origin_form(target, host)?;
+        let declared = content_length(&fields)?;
+        Ok(Self {
+            method: method.into(),
+            path: path.into(),
+            query: query.map(Into::into),
+            host: host.into(),
+            // The stack holds the body to what was declared; the cap applies to it at once.
+            framing: declared.map_or(Framing::Frames, Framing::Sized),
+            expects_continue: false,
+            keep_alive: true,
+            fields,
+        })
+    }
+
+    /// The bytes that the head says will follow, if it says so.
+    pub(super) fn declared_bytes(&self) -> Option<u64> {
+        match self.framing {
+            Framing::Sized(bytes) => Some(bytes),
+            Framing::Chunked | Framing::Frames => None,
+        }
+    }
+}
+
+fn one_host(fields: &Fields, http_10: bool) -> Result<Box<str>, Refusal> {
+    let mut hosts = fields.values("host");
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.trim_ascii(),
+        (None, _) if http_10 => return Ok("".into()),
+        (None, _) => return Err(bad("no Host")),
+        (Some(_), Some(_)) => return Err(bad("more than one Host")),
+    };
+    if host.is_empty() || !host.iter().copied().all(is_host_byte) {
+        return Err(bad("Host is not a host"));
+    }
+    std::str::from_utf8(host)
+        .map(Into::into)
+        .map_err(|_| bad("Host is not a host"))
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:[]!$&'()*+,;=%".contains(&byte)
+}
+
+/// CONNECT and upgrades make a tunnel that nobody checks.
+fn refuse_tunnels(method: &str, fields: &Fields) -> Result<(), Refusal> {
+    if method == "CONNECT" {
+        return Err(Refusal::NotImplemented("CONNECT"));
+    }
+    if fields.first("upgrade").is_some() {
+        return Err(Refusal::NotImplemented("Upgrade"));
+    }
+    Ok(())
+}
+
+/// Path and query of `/path?query`, or of an absolute form that names our own host.
+fn origin_form<'a>(target: &'a str, host: &str) -> Result<(&'a str, Option<&'a str>), Refusal> {
+    let allowed = |byte: u8| (0x21..=0x7e).contains(&byte) && !matches!(byte, b'#' | b'"' | b'<' | b'>');
+    if !target.bytes().all(allowed) {
+        return Err(bad("the request target holds bytes that a URL cannot"));
+    }
+    let rest = if target.starts_with('/') {
+        target
+    } else {
+        let (scheme, rest) = target
+            .split_once("://")
+            .ok_or_else(|| bad("the request target is not a path"))?;
+        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+            return Err(bad("the request target is not a path"));
+        }
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        if !authority.eq_ignore_ascii_case(host) {
+            return Err(bad("the request target names another host"));
+        }
+        if path.starts_with('/') { path } else { "/" }
+    };
+    Ok(match rest.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (rest, None),
+    })
+}
+
+fn framing(fields: &Fields, http_10: bool) -> Result<Framing, Refusal> {
+    let length = content_length(fields)?;
+    let mut codings = fields.values("transfer-encoding");
+    let Some(coding) = codings.next() else {
+        return Ok(Framing::Sized(length.unwrap_or(0)));
+    };
+    if length.is_some() {
+        return Err(bad("both Content-Length and Transfer-Encoding"));
+    }
+    if http_10 {
+        return Err(bad("Transfer-Encoding in HTTP/1.0"));
+    }
+    if codings.next().is_some() {
+        return Err(bad("more than one Transfer-Encoding"));
+    }
+    if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+        Ok(Framing::Chunked)
+    } else {
+        Err(Refusal::NotImplemented("a Transfer-Encoding other than chunked"))
+    }
+}
+
+fn content_length(fields: &Fields) -> Result<Option<u64>, Refusal> {
+    let mut lengths = fields.values("content-length");
+    let Some(length) = lengths.next() else {
+        return Ok(None);
+    };
+    if lengths.next().is_some() {
+        return Err(bad("more than one Content-Length"));
+    }
+    let digits = length.trim_ascii();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(bad("Content-Length is not a number"));
+    }
+    // Only digits: what does not fit is too large for everybody.
+    let text = std::str::from_utf8(digits).unwrap_or_default();
+    Ok(Some(text.parse().unwrap_or(u64::MAX)))
+}
+
+fn expectation(fields: &Fields, http_10: bool) -> Result<bool, Refusal> {
+    match fields.first("expect") {
+        None => Ok(false),
+        // RFC 9110, 10.1.1: in HTTP/1.0 the field is ignored.
+        Some(_) if http_10 => Ok(false),
+        Some(value) if value.trim_ascii().eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Some(_) => Err(Refusal::ExpectationFailed),
+    }
+}
+
+fn keep_alive(fields: &Fields, http_10: bool) -> bool {
+    let mut keep_alive = !http_10;
+    for option in fields
+        .values("connection")
+        .flat_map(|value| value.split(|byte| *byte == b','))
+    {
+        let option = option.trim_ascii();
+        if option.eq_ignore_ascii_case(b"close") {
+            return false;
+        }
+        keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+    }
+    keep_alive
+}
+
+/// Who sent the request and how, as far as it can be known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    /// The address at the other end of the connection.
+    pub(super) peer: IpAddr,
+    /// The sender's address: the peer, or what trusted proxies say.
+    pub(super) client: IpAddr,
+    /// The peer is a trusted proxy.
+    pub(super) peer_trusted: bool,
+    /// The request came over TLS.
+    pub(super) tls: bool,
+}
+
+impl Origin {
+    /// Reads `X-Forwarded-For` from the right, as long as the hops are trusted.
+    pub(super) fn new(peer: IpAddr, tls: bool, fields: &Fields, trusted: &[ipnet::IpNet]) -> Self {
+        let peer = peer.to_canonical();
+        let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+        let peer_trusted = is_trusted(&peer);
+        let mut client = peer;
+        if peer_trusted {
+            let lists: Vec<&[u8]> = fields.values("x-forwarded-for").collect();
+            let hops = lists
+                .iter()
+                .rev()
+                .flat_map(|list| list.rsplit(|byte| *byte == b','));
+            for hop in hops {
+                let Some(address) = parse_hop(hop) else { break };
+                client = address;
+                if !is_trusted(&address) {
+                    break;
+                }
+            }
+        }
+        Self {
+            peer,
+            client,
+            peer_trusted,
+            tls,
+        }
+    }
+}
+
+/// An address, perhaps with a port or in brackets.
+fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?.trim();
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = bare
+        .parse()
+        .or_else(|_| text.parse::<std::net::SocketAddr>().map(|address| address.ip()))
+        .ok()?;
+    Some(IpAddr::to_canonical(&address))
+}
+
+/// The header block that is stored and sent on, and whether the sender gave an `Idempotency-Key`.
+///
+/// Left out: hop-by-hop fields and those named in `Connection`, `Host`, `Content-Length`, `Expect`, every `Hooklatch-*`,
+/// and from peers that are not trusted the fields that claim where a request came from.
+pub(super) fn forwarded_block(head: &Head, origin: &Origin) -> (Bytes, bool) {
+    let mut block = BytesMut::with_capacity(512);
+    let mut has_idempotency_key = false;
+    let mut forwarded_for: Option<Vec<u8>> = None;
+    let (mut proto, mut host) = (false, false);
+    let named_in_connection: Vec<&[u8]> = head
+        .fields
+        .values("connection")
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    for (name, value) in head.fields.iter() {
+        let named = || {
+            named_in_connection
+                .iter()
+                .any(|option| option.eq_ignore_ascii_case(name))
+        };
+        match classify(name) {
+            FieldKind::HopByHop | FieldKind::Ours => continue,
+            _ if named() => continue,
+            FieldKind::Origin if !origin.peer_trusted => continue,
+            FieldKind::Origin => {
+                if same_name(name, b"x-forwarded-for") {
+                    let list = forwarded_for.get_or_insert_default();
+                    if !list.is_empty() {
+                        list.extend_from_slice(b", ");
+                    }
+                    list.extend_from_slice(value);
+                    continue;
+                }
+                proto |= same_name(name, b"x-forwarded-proto");
+                host |= same_name(name, b"x-forwarded-host");
+            }
+            FieldKind::IdempotencyKey => has_idempotency_key = true,
+            FieldKind::EndToEnd => {}
+        }
+        line(&mut block, name, value);
+    }
+    let mut list = forwarded_for.unwrap_or_default();
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(origin.peer.to_string().as_bytes());
+    line(&mut block, b"X-Forwarded-For", &list);
+    if !proto {
+        line(
+            &mut block,
+            b"X-Forwarded-Proto",
+            if origin.tls { b"https" } else { b"http" },
+        );
+    }
+    if !host && !head.host.is_empty() {
+        line(&mut block, b"X-Forwarded-Host", head.host.as_bytes());
+    }
+    (block.freeze(), has_idempotency_key)
+}
+
+enum FieldKind {
+    HopByHop,
+    Ours,
+    Origin,
+    IdempotencyKey,
+    EndToEnd,
+}
+
+fn classify(name: &[u8]) -> FieldKind {
+    const HOP_BY_HOP: [&[u8]; 13] = [
+        b"host",
+        b"content-length",
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"expect",
+        b"http2-settings",
+    ];
+    const ORIGIN: [&[u8]; 2] = [b"forwarded", b"x-real-ip"];
+    // The first letter decides for nearly every field.
+    match name.first().map(u8::to_ascii_lowercase) {
+        Some(b'h') if starts_with_name(name, b"hooklatch-") => FieldKind::Ours,
+        Some(b'x') if starts_with_name(name, b"x-forwarded-") => FieldKind::Origin,
+        Some(b'x' | b'f') if ORIGIN.iter().any(|ours| same_name(name, ours)) => FieldKind::Origin,
+        Some(b'i') if same_name(name, b"idempotency-key") => FieldKind::IdempotencyKey,
+        Some(b'h' | b'c' | b'k' | b'p' | b't' | b'u' | b'e')
+            if HOP_BY_HOP.iter().any(|hop| same_name(name, hop)) =>
+        {
+            FieldKind::HopByHop
+        }
+        _ => FieldKind::EndToEnd,
+    }
+}
+
+/// Without regard to case, and with `_` equal to `-`: CGI and WSGI apps merge the two.
+fn same_name(name: &[u8], ours: &[u8]) -> bool {
+    name.len() == ours.len() && starts_with_name(name, ours)
+}
+
+fn starts_with_name(name: &[u8], ours: &[u8]) -> bool {
+    name.len() >= ours.len()
+        && name
+            .iter()
+            .zip(ours)
+            .all(|(theirs, ours)| theirs.to_ascii_lowercase() == *ours || (*theirs == b'_' && *ours == b'-'))
+}
+
+fn line(block: &mut BytesMut, name: &[u8], value: &[u8]) {
+    block.extend_from_slice(name);
+    block.extend_from_slice(b": ");
+    block.extend_from_slice(value);
+    block.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Head, Refusal> {
+        Head::parse(&Bytes::copy_from_slice(text.as_bytes()), 100)
+    }
+
+    #[test]
+    fn a_plain_head() {
+        let head =
+            parse("POST /hooks/a?x=1&y HTTP/1.1\r\nHost: gate:80\r\nContent-Length: 12\r\nX-A: b \r\n\r\n")
+                .unwrap();
+        assert_eq!(&*head.method, "POST");
+        assert_eq!(&*head.path, "/hooks/a");
+        assert_eq!(head.query.as_deref(), Some("x=1&y"));
+        assert_eq!(&*head.host, "gate:80");
+        assert_eq!(head.framing, Framing::Sized(12));
+        assert!(head.keep_alive && !head.expects_continue);
+        assert_eq!(head.fields.first("x-a"), Some(&b"b"[..]));
+    }
+
+    #[test]
+    fn what_two_servers_could_read_in_two_ways_is_refused() {
+        for (name, text) in [
+            (
+                "CL and TE",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (
+                "two CL, equal",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            ),
+            (
+                "CL list",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
+            ),
+            (
+                "CL signed",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            ),
+            (
+                "CL hex",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n",
+            ),
+            (
+                "CL empty",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
+            ),
+            (
+                "two TE",
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (
+                "TE twice in one",
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+            ),
+            (
+                "TE gzip",
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            ),
+            (
+                "TE identity",
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+            ),
+            (
+                "TE in 1.0",
+                "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (
+                "blank before the colon",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length : 1\r\n\r\n",
+            ),
+            ("obs-fold", "POST / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n"),
+            ("no Host", "POST / HTTP/1.1\r\nX-A: b\r\n\r\n"),
+            ("two Host", "POST / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+            ("Host with a path", "POST / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+            ("Host with a user", "POST / HTTP/1.1\r\nHost: u@a\r\n\r\n"),
+            ("another host", "POST http://b/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("another scheme", "POST ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("asterisk", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("fragment", "POST /a#b HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("CONNECT", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"),
+            (
+                "upgrade",
+                "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+            ),
+            ("HTTP/2.0 in text", "POST / HTTP/2.0\r\nHost: a\r\n\r\n"),
+            ("two blanks", "POST  / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (
+                "NUL in a value",
+                "POST / HTTP/1.1\r\nHost: a\r\nX-A: b\0c\r\n\r\n",
+            ),
+            ("CR in a value", "POST / HTTP/1.1\r\nHost: a\r\nX-A: b\rc\r\n\r\n"),
+            (
+                "unknown expectation",
+                "POST / HTTP/1.1\r\nHost: a\r\nExpect: magic\r\n\r\n",
+            ),
+        ] {
+            assert!(parse(text).is_err(), "{name}");
+        }
+        assert!(matches!(
+            parse("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n")
+                .unwrap()
+                .framing,
+            Framing::Sized(u64::MAX)
+        ));
+    }
+
+    #[test]
+    fn too_many_fields() {
+        let fields = |n: usize| format!("POST / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-A: b\r\n".repeat(n - 1));
+        assert!(parse(&fields(100)).is_ok());
+        assert!(matches!(parse(&fields(101)), Err(Refusal::HeaderTooLarge)));
+        assert!(matches!(parse(&fields(200)), Err(Refusal::HeaderTooLarge)));
+        assert!(Head::parse(&Bytes::from(fields(300)), 300).is_ok());
+    }
+
+    #[test]
+    fn absolute_form_to_our_own_host_is_the_path() {
+        let head = parse("POST http://A:80/x?y HTTP/1.1\r\nHost: a:80\r\n\r\n").unwrap();
+        assert_eq!((&*head.path, head.query.as_deref()), ("/x", Some("y")));
+    }
+
+    #[test]
+    fn keep_alive_follows_version_and_connection() {
+        for (version, connection, expected) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: X-A, Close\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: keep-alive\r\n", true),
+        ] {
+            let head = parse(&format!("POST / HTTP/{version}\r\nHost: a\r\n{connection}\r\n")).unwrap();
+            assert_eq!(head.keep_alive, expected, "{version} {connection}");
+        }
+    }
+
+    fn block(fields: &str, trusted: &[ipnet::IpNet]) -> (String, bool) {
+        let head = parse(&format!("POST / HTTP/1.1\r\nHost: gate\r\n{fields}\r\n")).unwrap();
+        let origin = Origin::new([10, 0, 0, 7].into(), true, &head.fields, trusted);
+        let (block, key) = forwarded_block(&head, &origin);
+        (String::from_utf8(block.to_vec()).unwrap(), key)
+    }
+
+    #[test]
+    fn the_block_keeps_the_senders_fields_and_nothing_that_claims_to_be_ours() {
+        let (text, key) = block(
+            "X-Sig: AbC\r\nx-sig2: d\r\nhooklatch-verified: true\r\nHOOKLATCH_KEY: x\r\nHook-Latch: ok\r\nConnection: \
+             X-Secret, hooklatch-a\r\nX-Secret: s\r\nTE: trailers\r\nX-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: \
+             6.6.6.6\r\nX-Forwarded-Prefix: /x\r\nForwarded: for=6.6.6.6\r\nExpect: 100-continue\r\n",
+            &[],
+        );
+        assert_eq!(
+            text,
+            "X-Sig: AbC\r\nx-sig2: d\r\nHook-Latch: ok\r\nX-Forwarded-For: 10.0.0.7\r\nX-Forwarded-Proto: \
+             https\r\nX-Forwarded-Host: gate\r\n"
+        );
+        assert!(!key);
+        assert!(block("idempotency_KEY: theirs\r\n", &[]).1);
+    }
+
+    #[test]
+    fn trusted_proxies_are_believed_and_extended() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let (text, _) = block(
+            "X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\n\
+             X-Forwarded-Host: public\r\n",
+            &trusted,
+        );
+        assert_eq!(
+            text,
+            "X-Forwarded-Proto: http\r\nX-Forwarded-Host: public\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.9, \
+             10.0.0.7\r\n"
+        );
+    }
+
+    #[test]
+    fn the_client_is_the_first_untrusted_hop_from_the_right() {
+        let trusted: [ipnet::IpNet; 1] = ["10.0.0.0/8".parse().unwrap()];
+        for (name, peer, list, client) in [
+            (
+                "untrusted peer: its claims do not count",
+                [9, 9, 9, 9],
+                "1.1.1.1",
+                "9.9.9.9",
+            ),
+            ("one hop", [10, 0, 0, 1], "1.1.1.1", "1.1.1.1"),
+            (
+                "spoofed left part",
+                [10, 0, 0, 1],
+                "6.6.6.6, 1.1.1.1, 10.0.0.2",
+                "1.1.1.1",
+            ),
+            ("all trusted", [10, 0, 0, 1], "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+            ("with a port", [10, 0, 0, 1], "1.1.1.1:99", "1.1.1.1"),
+            ("IPv6 in brackets", [10, 0, 0, 1], "[2001:db8::1]", "2001:db8::1"),
+            (
+                "garbage stops the walk",
+                [10, 0, 0, 1],
+                "1.1.1.1, unknown, 10.0.0.2",
+                "10.0.0.2",
+            ),
+        ] {
+            let fields = Fields::from_pairs([(&b"X-Forwarded-For"[..], list.as_bytes())]);
+            let origin = Origin::new(peer.into(), false, &fields, &trusted);
+            assert_eq!(origin.client.to_string(), client, "{name}");
+        }
+    }
+}

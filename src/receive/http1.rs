@@ -1,0 +1,481 @@
+//! HTTP/1.1 on one connection: heads and bodies under deadlines and caps, answers in one write.
+//!
+//! Our own reader, since a cap must hold while the header is read, not after it, and since what is refused must be
+//! judged on the bytes as sent.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::answer::{Answer, Refusal};
+use super::body::{BodyBudget, BodySource};
+use super::chunked::{ChunkedDecoder, ChunkedError};
+use super::date::HttpDate;
+use super::head::{Framing, Head};
+use super::settings::Limits;
+
+/// The first read of a connection.
+const READ_BYTES: usize = 4096;
+/// Larger answers are written from where they are, after their head.
+const COPY_BYTES_MAX: usize = 16 * 1024;
+/// A sender must take an answer within this time, and longer by a second for every [`SLOWEST_READER`] bytes.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes per second.
+const SLOWEST_READER: usize = 32 * 1024;
+/// After an early answer this much of the rest of the request is read and dropped, so that the answer arrives.
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One connection between requests.
+#[derive(Debug)]
+pub(super) struct Http1<S> {
+    stream: S,
+    /// Bytes read and not yet used.
+    buffer: BytesMut,
+    out: Vec<u8>,
+    /// The request's body has not been read to its end.
+    body: BodyState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BodyState {
+    Done,
+    Unread {
+        framing: Framing,
+        expects_continue: bool,
+    },
+    Broken,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            out: Vec::new(),
+            body: BodyState::Done,
+        }
+    }
+
+    /// Whether bytes of a next request are here.
+    pub(super) fn begun(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// The next head. `Ok(None)`: the sender closed, or idled too long, between requests.
+    ///
+    /// A first request has `header_timeout` from the accept; a later one may be awaited for `keepalive_idle`, and has
+    /// `header_timeout` from its first byte.
+    pub(super) async fn read_head(&mut self, limits: &Limits, first: bool) -> Result<Option<Head>, Refusal> {
+        let mut scan = HeadScan::default();
+        let mut deadline = first.then(|| Instant::now() + limits.header_timeout);
+        loop {
+            if let Some(end) = scan.find_end(&mut self.buffer)? {
+                if end > limits.header_bytes_max {
+                    return Err(Refusal::HeaderTooLarge);
+                }
+                let raw = self.buffer.split_to(end).freeze();
+                let head = Head::parse(&raw, limits.header_fields_max)?;
+                self.body = match head.framing {
+                    Framing::Sized(0) => BodyState::Done,
+                    framing => BodyState::Unread {
+                        framing,
+                        expects_continue: head.expects_continue,
+                    },
+                };
+                return Ok(Some(head));
+            }
+            if self.buffer.len() > limits.header_bytes_max {
+                return Err(Refusal::HeaderTooLarge);
+            }
+            if !self.buffer.is_empty() && deadline.is_none() {
+                deadline = Some(Instant::now() + limits.header_timeout);
+            }
+            let until = deadline.unwrap_or_else(|| Instant::now() + limits.keepalive_idle);
+            self.buffer.reserve(READ_BYTES);
+            match timeout_at(until, self.stream.read_buf(&mut self.buffer)).await {
+                Ok(Ok(0)) if self.buffer.is_empty() => return Ok(None),
+                Ok(Ok(0)) => return Err(Refusal::Aborted),
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) if self.buffer.is_empty() => return Ok(None),
+                Ok(Err(_)) => return Err(Refusal::Aborted),
+                // A kept-alive connection that nobody uses just ends; a first request that never came is told so.
+                Err(_) if self.buffer.is_empty() && !first => return Ok(None),
+                Err(_) => return Err(Refusal::HeaderTimeout),
+            }
+        }
+    }
+
+    /// Writes the answer to a request of method `method`; `true` when the connection can serve another one.
+    pub(super) async fn write_answer(
+        &mut self,
+        answer: &Answer,
+        method: &str,
+        keep_alive: bool,
+        date: &HttpDate,
+    ) -> bool {
+        let reusable = keep_alive && !answer.close && self.body == BodyState::Done;
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        write_head(&mut out, answer, !reusable, date);
+        let body = if method == "HEAD" {
+            &[][..]
+        } else {
+            &answer.body[..]
+        };
+        let apart = body.len() > COPY_BYTES_MAX;
+        if !apart {
+            out.extend_from_slice(body);
+        }
+        let patience = WRITE_TIMEOUT + Duration::from_secs((body.len() / SLOWEST_READER) as u64);
+        let written = timeout(patience, async {
+            self.stream.write_all(&out).await?;
+            if apart {
+                self.stream.write_all(body).await?;
+            }
+            self.stream.flush().await
+        })
+        .await;
+        self.out = out;
+        matches!(written, Ok(Ok(()))) && reusable
+    }
+
+    /// Ends the connection so that the last answer arrives: a close with unread bytes would reset it.
+    pub(super) async fn close(mut self) {
+        let drain = async {
+            self.stream.shutdown().await?;
+            let mut dropped = self.buffer.len();
+            while dropped < LINGER_BYTES {
+                self.buffer.clear();
+                self.buffer.reserve(READ_BYTES);
+                match self.stream.read_buf(&mut self.buffer).await? {
+                    0 => break,
+                    count => dropped += count,
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // Whatever goes wrong here, the connection ends with this function.
+        drop(timeout(LINGER_TIMEOUT, drain).await);
+    }
+
+    async fn read_sized(&mut self, length: usize, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
+        budget.hold(length)?;
+        if self.buffer.len() >= length {
+            return Ok(self.buffer.split_to(length).freeze());
+        }
+        let mut body = BytesMut::with_capacity(length);
+        body.extend_from_slice(&self.buffer);
+        self.buffer.clear();
+        while body.len() < length {
+            // Never past the body: what follows belongs to the next request.
+            let missing = length - body.len();
+            let mut rest = (&mut self.stream).take(missing as u64);
+            match rest.read_buf(&mut body).await {
+                Ok(0) | Err(_) => return Err(Refusal::Aborted),
+                Ok(_) => {}
+            }
+        }
+        Ok(body.freeze())
+    }
+
+    async fn read_chunked(&mut self, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
+        let mut decoder = ChunkedDecoder::new();
+        let mut body = BytesMut::new();
+        loop {
+            let done = decoder
+                .decode(&mut self.buffer, &mut body, budget.bytes_max)
+                .map_err(|error| match error {
+                    ChunkedError::TooLarge => Refusal::BodyTooLarge,
+                    ChunkedError::Broken => Refusal::BadRequest("the chunked coding is broken"),
+                })?;
+            if done {
+                return Ok(body.freeze());
+            }
+            budget.hold(body.len() + self.buffer.len().min(READ_BYTES))?;
+            self.buffer.reserve(READ_BYTES);
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(0) | Err(_) => return Err(Refusal::Aborted),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Http1<S> {
+    async fn read(&mut self, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
+        let BodyState::Unread {
+            framing,
+            expects_continue,
+        } = self.body
+        else {
+            return Ok(Bytes::new());
+        };
+        self.body = BodyState::Broken;
+        let deadline = Instant::now() + budget.timeout;
+        let read = async {
+            if expects_continue && self.buffer.is_empty() {
+                let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+                self.stream.write_all(go_on).await.map_err(|_| Refusal::Aborted)?;
+                self.stream.flush().await.map_err(|_| Refusal::Aborted)?;
+            }
+            match framing {
+                Framing::Sized(length) => {
+                    let length = usize::try_from(length).map_err(|_| Refusal::BodyTooLarge)?;
+                    self.read_sized(length, budget).await
+                }
+                Framing::Chunked | Framing::Frames => self.read_chunked(budget).await,
+            }
+        };
+        let body = timeout_at(deadline, read)
+            .await
+            .map_err(|_| Refusal::BodyTimeout)??;
+        self.body = BodyState::Done;
+        Ok(body)
+    }
+}
+
+/// Looks for the end of a head, each byte once, and gives up on what can never become one.
+#[derive(Debug, Default)]
+struct HeadScan {
+    /// Bytes looked at.
+    scanned: usize,
+    /// Where the present line begins.
+    line: usize,
+}
+
+impl HeadScan {
+    /// The length of the head with its closing empty line.
+    fn find_end(&mut self, buffer: &mut BytesMut) -> Result<Option<usize>, Refusal> {
+        // RFC 9112, 2.2: one empty line before a request is forgiven.
+        if self.scanned == 0 && buffer.starts_with(b"\r\n") {
+            buffer.advance(2);
+        }
+        if self.scanned == 0 && !may_be_a_method(buffer) {
+            return Err(Refusal::BadRequest("not an HTTP request"));
+        }
+        while let Some(found) = buffer
+            .get(self.scanned..)
+            .and_then(|rest| memchr::memchr(b'\n', rest))
+        {
+            let line_feed = self.scanned + found;
+            if line_feed == 0 || buffer.get(line_feed - 1) != Some(&b'\r') {
+                return Err(Refusal::BadRequest("a line ends in a bare LF"));
+            }
+            self.scanned = line_feed + 1;
+            if line_feed - 1 == self.line {
+                return Ok(Some(self.scanned));
+            }
+            self.line = self.scanned;
+        }
+        self.scanned = buffer.len();
+        Ok(None)
+    }
+}
+
+/// Whether the first bytes can begin a request line: tokens, then a blank. A TLS hello on a plain port cannot.
+fn may_be_a_method(start: &[u8]) -> bool {
+    const METHOD_BYTES_MAX: usize = 32;
+    for (at, byte) in start.iter().enumerate() {
+        match byte {
+            b' ' => return at > 0,
+            _ if at >= METHOD_BYTES_MAX => return false,
+            b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~' => {}
+            _ if byte.is_ascii_alphanumeric() => {}
+            // The CR of a forgiven empty line whose LF has not come yet.
+            b'\r' => return at == 0 && start.len() == 1,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// A whole answer that ends its connection.
+pub(super) fn serialise(answer: &Answer, date: &HttpDate) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    write_head(&mut out, answer, true, date);
+    out.extend_from_slice(&answer.body);
+    out
+}
+
+fn write_head(out: &mut Vec<u8>, answer: &Answer, close: bool, date: &HttpDate) {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or("Answer").as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in fields(answer, date).iter() {
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+    // RFC 9110, 8.6: none with 1xx and 204.
+    if answer.status != 204 {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(answer.body.len().to_string().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields of an answer but for its framing; the same over HTTP/1.1 and HTTP/2.
+pub(super) fn fields(answer: &Answer, date: &HttpDate) -> Vec<(Bytes, Bytes)> {
+    let mut fields = Vec::with_capacity(4);
+    let mut dated = false;
+    match &answer.relayed {
+        Some(relayed) => {
+            dated = relayed.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"date"));
+            fields.extend(relayed.iter().cloned());
+        }
+        None => fields.push((
+            Bytes::from_static(b"Content-Type"),
+            Bytes::from_static(answer.content_type.as_bytes()),
+        )),
+    }
+    if !dated {
+        fields.push((Bytes::from_static(b"Date"), date.now()));
+    }
+    if let Some(seconds) = answer.retry_after {
+        fields.push((
+            Bytes::from_static(b"Retry-After"),
+            Bytes::from(seconds.to_string()),
+        ));
+    }
+    if let Some(methods) = &answer.allow {
+        fields.push((Bytes::from_static(b"Allow"), Bytes::from(methods.to_string())));
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receive::limit::Limiter;
+    use crate::receive::settings::Quota;
+    use std::sync::Arc;
+    use tokio::io::duplex;
+
+    fn limits() -> Limits {
+        Limits {
+            header_timeout: Duration::from_millis(200),
+            header_bytes_max: 1024,
+            header_fields_max: 10,
+            body_timeout: Duration::from_millis(200),
+            answer_timeout: Duration::from_secs(4),
+            keepalive_idle: Duration::from_millis(300),
+            connections: 10,
+            connections_per_peer: 10,
+            bytes_in_flight: 1 << 20,
+            failures_per_peer: Quota {
+                per_second: 10.0,
+                burst: 100,
+            },
+        }
+    }
+
+    async fn head_of(wire: &[u8], step: usize) -> Result<Option<Head>, Refusal> {
+        let (mut far, near) = duplex(64 * 1024);
+        for piece in wire.chunks(step) {
+            far.write_all(piece).await.unwrap();
+        }
+        let head = Http1::new(near).read_head(&limits(), true).await;
+        drop(far);
+        head
+    }
+
+    #[tokio::test]
+    async fn what_cannot_become_a_head_is_refused_before_its_end() {
+        for (name, wire) in [
+            ("TLS hello", &b"\x16\x03\x01\x02\x00\x01"[..]),
+            ("bare LF", b"POST / HTTP/1.1\nHost: a\n"),
+            ("bare LF later", b"POST / HTTP/1.1\r\nHost: a\nX"),
+            ("NUL in the method", b"PO\0ST / HTTP/1.1\r\n"),
+            ("blank in front", b" POST / HTTP/1.1\r\n"),
+        ] {
+            let refusal = head_of(wire, wire.len()).await.unwrap_err();
+            assert!(matches!(refusal, Refusal::BadRequest(_)), "{name}: {refusal}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_times_out_and_a_long_one_is_refused() {
+        assert_eq!(
+            head_of(b"POST / HTTP/1.1\r\nHo", 64).await.unwrap_err(),
+            Refusal::HeaderTimeout
+        );
+        assert_eq!(head_of(b"", 64).await.unwrap_err(), Refusal::HeaderTimeout);
+        let long = [b"POST / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 1100]].concat();
+        assert_eq!(head_of(&long, 500).await.unwrap_err(), Refusal::HeaderTooLarge);
+        let ended = [long, b"\r\n\r\n".to_vec()].concat();
+        assert_eq!(
+            head_of(&ended, ended.len()).await.unwrap_err(),
+            Refusal::HeaderTooLarge
+        );
+    }
+
+    #[tokio::test]
+    async fn bodies_are_exact_in_any_pieces_and_the_next_request_stays() {
+        let wire = b"\r\nPOST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloPOST /b HTTP/1.1\r\nHost: \
+                     a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nworld\r\n0\r\n\r\nGET /c HTTP/1.1\r\nHost: a\r\n\r\n";
+        for step in [1, 2, 3, 7, 64, 4096] {
+            let (mut far, near) = duplex(16);
+            let sender = tokio::spawn(async move {
+                for piece in wire.chunks(step) {
+                    far.write_all(piece).await.unwrap();
+                }
+                far
+            });
+            let limiter = Arc::new(Limiter::new());
+            let limits = limits();
+            let mut connection = Http1::new(near);
+            for (path, body) in [("/a", "hello"), ("/b", "world"), ("/c", "")] {
+                let head = connection
+                    .read_head(&limits, path == "/a")
+                    .await
+                    .unwrap()
+                    .unwrap();
+                assert_eq!(&*head.path, path);
+                let mut budget =
+                    BodyBudget::new(&limiter, &limits, head.declared_bytes(), 100, limits.body_timeout)
+                        .unwrap();
+                assert_eq!(
+                    connection.read(&mut budget).await.unwrap(),
+                    body,
+                    "in steps of {step}"
+                );
+            }
+            drop(sender.await.unwrap());
+            assert!(connection.read_head(&limits, false).await.unwrap().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_sender_is_told_to_continue_only_when_the_body_is_wanted() {
+        let (mut far, near) = duplex(1024);
+        far.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+            .await
+            .unwrap();
+        let (limiter, limits) = (Arc::new(Limiter::new()), limits());
+        let mut connection = Http1::new(near);
+        let head = connection.read_head(&limits, true).await.unwrap().unwrap();
+        let reader = tokio::spawn(async move {
+            let mut budget =
+                BodyBudget::new(&limiter, &limits, head.declared_bytes(), 100, limits.body_timeout).unwrap();
+            connection.read(&mut budget).await
+        });
+        let mut line = [0; 25];
+        far.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
+        far.write_all(b"{}").await.unwrap();
+        assert_eq!(reader.await.unwrap().unwrap(), "{}");
+    }
+}

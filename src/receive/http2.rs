@@ -1,0 +1,168 @@
+//! HTTP/2 (by ALPN, over TLS): Pingora's sessions, our limits and answers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::server::ShutdownWatch;
+use tokio::time::timeout;
+
+use super::FrontDoor;
+use super::answer::{Answer, Refusal};
+use super::body::{BodyBudget, BodySource};
+use super::head::Head;
+use super::http1;
+use crate::fields::Fields;
+
+/// Requests of one connection under way at once.
+const STREAMS_MAX: u32 = 100;
+/// A sender may send this much of a body before we have taken any of it.
+const WINDOW_BYTES: u32 = 64 * 1024;
+/// The same for a whole connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Serves the streams of HTTP/2 connections.
+#[derive(Debug)]
+pub(super) struct Http2 {
+    door: Arc<FrontDoor>,
+    options: OptionsBox,
+}
+
+struct OptionsBox(HttpServerOptions);
+
+impl std::fmt::Debug for OptionsBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HttpServerOptions")
+    }
+}
+
+impl Http2 {
+    pub(super) fn new(door: Arc<FrontDoor>) -> Self {
+        let mut options = HttpServerOptions::default();
+        // Pingora's default is none: a silent connection would live forever.
+        options.h2_idle_timeout = Some(door.snapshot.load().limits.keepalive_idle);
+        Self {
+            door,
+            options: OptionsBox(options),
+        }
+    }
+
+    async fn answer(&self, session: &mut ServerSession) -> Answer {
+        let peer = session
+            .client_addr()
+            .and_then(|address| address.as_inet())
+            .map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical());
+        let limits = self.door.snapshot.load().limits.clone();
+        let request = session.req_header();
+        let fields = Fields::from_pairs(
+            request
+                .headers
+                .iter()
+                .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
+        );
+        let host = request
+            .uri
+            .authority()
+            .map(|authority| authority.as_str().to_owned())
+            .unwrap_or_default();
+        let target = request
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str())
+            .to_owned();
+        let method = request.method.as_str().to_owned();
+        match Head::from_http2(&method, &target, &host, fields, limits.header_fields_max) {
+            Ok(head) => {
+                let mut body = Http2Body { session };
+                self.door.handle(&head, &mut body, peer, true).await
+            }
+            Err(refusal) => self.door.headless(&refusal, peer, std::time::Duration::ZERO),
+        }
+    }
+
+    async fn write(&self, session: &mut ServerSession, answer: &Answer) -> pingora::Result<()> {
+        let mut header = ResponseHeader::build(answer.status, Some(6))?;
+        for (name, value) in http1::fields(answer, &self.door.date) {
+            header.append_header(
+                String::from_utf8_lossy(&name).to_ascii_lowercase(),
+                value.as_ref(),
+            )?;
+        }
+        header.insert_header("content-length", answer.body.len())?;
+        session.write_response_header(Box::new(header)).await?;
+        session.write_response_body(answer.body.clone(), true).await
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Http2 {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        _shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !matches!(session.read_request().await, Ok(true)) {
+            return None;
+        }
+        let answer = self.answer(&mut session).await;
+        if self.write(&mut session, &answer).await.is_ok() {
+            // An error here means that the sender has gone; the event, if any, is kept.
+            drop(session.finish().await);
+        }
+        None
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        let limits = &self.door.snapshot.load().limits;
+        let mut options = H2Options::new();
+        options
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+            .initial_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        Some(options)
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options.0)
+    }
+}
+
+struct Http2Body<'a> {
+    session: &'a mut ServerSession,
+}
+
+#[async_trait]
+impl BodySource for Http2Body<'_> {
+    async fn read(&mut self, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
+        let patience = budget.timeout;
+        let read = async {
+            let mut body = BytesMut::new();
+            let mut only: Option<Bytes> = None;
+            while let Some(piece) = self
+                .session
+                .read_request_body()
+                .await
+                .map_err(|_| Refusal::Aborted)?
+            {
+                let before = body.len() + only.as_ref().map_or(0, Bytes::len);
+                budget.hold(before + piece.len())?;
+                match only.take() {
+                    // Most webhooks come in one frame: no copy.
+                    None if body.is_empty() => only = Some(piece),
+                    first => {
+                        body.extend_from_slice(&first.unwrap_or_default());
+                        body.extend_from_slice(&piece);
+                    }
+                }
+            }
+            Ok(only.unwrap_or_else(|| body.freeze()))
+        };
+        timeout(patience, read).await.map_err(|_| Refusal::BodyTimeout)?
+    }
+}

@@ -1,0 +1,92 @@
+//! Queue mode: which upstreams want the event, then one synced commit. The 200 rests on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::answer::Refusal;
+use super::identify::Identified;
+use super::settings::Want;
+use crate::event::UpstreamName;
+use crate::inbox::{Accepted, Inbox, NewEvent};
+
+/// Makes the event durable, or finds it so.
+///
+/// A commit that does not end within `patience` is answered as refused; if it lands later, the sender's retry finds
+/// it and is a duplicate.
+pub(super) async fn record(
+    inbox: &dyn Inbox,
+    wants: &[Want],
+    identified: Identified,
+    patience: Duration,
+) -> Result<Accepted, Refusal> {
+    let Identified {
+        event,
+        dedup_key,
+        key_kind,
+        dedup_window,
+    } = identified;
+    let upstreams = wanting(wants, event.event_type.as_deref());
+    let acceptance = inbox.accept(NewEvent {
+        event,
+        dedup_key,
+        key_kind,
+        dedup_window,
+        upstreams,
+    });
+    match tokio::time::timeout(patience, acceptance).await {
+        Ok(Ok(accepted)) => Ok(accepted),
+        Ok(Err(error)) => Err(Refusal::Store(error)),
+        Err(_) => Err(Refusal::StoreSlow),
+    }
+}
+
+/// The upstreams whose filter lets the type through; a type that cannot be read goes to all.
+fn wanting(wants: &[Want], event_type: Option<&str>) -> Arc<[UpstreamName]> {
+    wants
+        .iter()
+        .filter(|want| match (&want.types, event_type) {
+            (Some(types), Some(event_type)) => types.iter().any(|pattern| matches(pattern, event_type)),
+            (None, _) | (_, None) => true,
+        })
+        .map(|want| want.upstream.clone())
+        .collect()
+}
+
+fn matches(pattern: &str, event_type: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => event_type.starts_with(prefix),
+        None => pattern == event_type,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_per_upstream_and_an_unreadable_type_goes_to_all() {
+        let want = |name: &str, types: Option<&[&str]>| Want {
+            upstream: UpstreamName::new(name),
+            types: types.map(|types| types.iter().map(|text| (*text).into()).collect()),
+        };
+        let wants = [
+            want("all", None),
+            want("leads", Some(&["lead.*"])),
+            want("one", Some(&["deal.won"])),
+        ];
+        for (event_type, expected) in [
+            (Some("lead.created"), "all leads"),
+            (Some("deal.won"), "all one"),
+            (Some("deal.won.twice"), "all"),
+            (Some("lead"), "all"),
+            (None, "all leads one"),
+        ] {
+            let names: Vec<_> = wanting(&wants, event_type)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            assert_eq!(names.join(" "), expected, "{event_type:?}");
+        }
+        assert!(wanting(&[want("leads", Some(&["lead.*"]))], Some("deal.won")).is_empty());
+    }
+}

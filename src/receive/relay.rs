@@ -1,0 +1,267 @@
+//! Proxy mode: forward while the sender waits, answer with the upstream's answer, then mark the key.
+//!
+//! A key is marked only on the upstream's 2xx, so that a retry after our 502 is not swallowed. A copy that comes while
+//! the first is in flight waits for its end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::answer::Refusal;
+use super::identify::Identified;
+use super::settings::ProxyUpstream;
+use crate::clock::Clock;
+use crate::event::{DedupKey, EventKey, KeyKind, Timestamp};
+use crate::handoff;
+use crate::inbox::{Inbox, ProxyMark};
+use crate::upstream::{Answer, CallError, Client, Request};
+
+/// Keys remembered at once; beyond, those that run out first are forgotten.
+const MARKS_MAX: usize = 200_000;
+
+/// How a proxied request ended.
+#[derive(Debug)]
+pub(super) enum Relayed {
+    /// The upstream answered.
+    Answer(Answer),
+    /// The upstream has already taken this event.
+    Duplicate,
+    /// There was no answer.
+    Failed(CallError),
+}
+
+/// Keys in flight and keys taken; belongs to the process and lives over reloads.
+#[derive(Debug, Default)]
+pub(super) struct Flights(Mutex<HashMap<DedupKey, Slot>>);
+
+#[derive(Debug)]
+enum Slot {
+    /// The first copy is on its way; closed when it has ended.
+    InFlight(watch::Receiver<()>),
+    /// The upstream took it; forgotten after this time.
+    Taken { until: Timestamp },
+}
+
+enum Turn {
+    First(Flight),
+    Wait(watch::Receiver<()>),
+    Taken,
+}
+
+/// The right to forward a key. Dropped without [`Flight::taken`] it lets a waiting copy be the next first.
+struct Flight {
+    flights: Arc<Flights>,
+    key: DedupKey,
+    _ended: watch::Sender<()>,
+    done: bool,
+}
+
+impl Flights {
+    /// Starts with the marks that the store remembers.
+    pub(super) fn new(marks: Vec<ProxyMark>) -> Self {
+        let slots = marks
+            .into_iter()
+            .map(|mark| (mark.key, Slot::Taken { until: mark.until }))
+            .collect();
+        Self(Mutex::new(slots))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DedupKey, Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(self: &Arc<Self>, key: DedupKey, now: Timestamp) -> Turn {
+        let mut slots = self.lock();
+        match slots.get(&key) {
+            Some(Slot::InFlight(ended)) => return Turn::Wait(ended.clone()),
+            Some(Slot::Taken { until }) if *until > now => return Turn::Taken,
+            Some(Slot::Taken { .. }) | None => {}
+        }
+        if slots.len() >= MARKS_MAX {
+            forget_some(&mut slots, now);
+        }
+        let (sender, ended) = watch::channel(());
+        slots.insert(key, Slot::InFlight(ended));
+        Turn::First(Flight {
+            flights: self.clone(),
+            key,
+            _ended: sender,
+            done: false,
+        })
+    }
+}
+
+/// Makes room: what has run out goes, and if that is not enough the half that runs out first.
+fn forget_some(slots: &mut HashMap<DedupKey, Slot>, now: Timestamp) {
+    slots.retain(|_, slot| !matches!(slot, Slot::Taken { until } if *until <= now));
+    if slots.len() < MARKS_MAX / 2 {
+        return;
+    }
+    let mut ends: Vec<Timestamp> = slots
+        .values()
+        .filter_map(|slot| match slot {
+            Slot::Taken { until } => Some(*until),
+            Slot::InFlight(_) => None,
+        })
+        .collect();
+    let middle = ends.len() / 2;
+    if middle == 0 {
+        return;
+    }
+    let (_, median, _) = ends.select_nth_unstable(middle);
+    let median = *median;
+    slots.retain(|_, slot| !matches!(slot, Slot::Taken { until } if *until <= median));
+}
+
+impl Flight {
+    fn taken(mut self, until: Timestamp) {
+        self.done = true;
+        self.flights.lock().insert(self.key, Slot::Taken { until });
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.done {
+            self.flights.lock().remove(&self.key);
+        }
+    }
+}
+
+/// What [`relay`] needs besides the event.
+#[derive(Debug)]
+pub(super) struct Relay<'a> {
+    pub(super) flights: &'a Arc<Flights>,
+    pub(super) client: &'a Client,
+    pub(super) inbox: Option<&'a dyn Inbox>,
+    pub(super) clock: &'a dyn Clock,
+    pub(super) upstream: &'a ProxyUpstream,
+}
+
+/// Forwards the event unless it was taken before.
+pub(super) async fn relay(relay: Relay<'_>, identified: &Identified) -> Result<Relayed, Refusal> {
+    let event = &identified.event;
+    // A safe method asks, it does not tell: two equal questions are two questions.
+    let repeatable = matches!(&*event.method, "GET" | "HEAD" | "OPTIONS");
+    let flight = if repeatable {
+        None
+    } else {
+        Some(first_or_taken(&relay, identified.dedup_key).await?)
+    };
+    let flight = match flight {
+        Some(None) => return Ok(Relayed::Duplicate),
+        Some(flight) => flight,
+        None => None,
+    };
+    let key = match (&event.event_id, identified.key_kind) {
+        (Some(id), KeyKind::Id) => EventKey::of_id(&event.route, id),
+        _ => EventKey::of_body(&event.route, &identified.dedup_key),
+    };
+    let mut head = Vec::with_capacity(1024);
+    let attempt = handoff::Attempt {
+        key: &key,
+        number: 1,
+        possible_duplicate_of: None,
+        now: relay.clock.now(),
+    };
+    handoff::write_head(
+        &mut head,
+        &relay.upstream.endpoint,
+        &relay.upstream.handoff,
+        event,
+        attempt,
+    );
+    let request = Request {
+        head: &head,
+        body: &event.body,
+        is_head: &*event.method == "HEAD",
+    };
+    match relay
+        .client
+        .call(&relay.upstream.endpoint, request, &relay.upstream.limits)
+        .await
+    {
+        Ok(answer) => {
+            if (200..300).contains(&answer.status) {
+                let at = relay.clock.now();
+                let until = after(at, identified.dedup_window);
+                if let Some(flight) = flight {
+                    flight.taken(until);
+                    mark(&relay, identified.dedup_key, at, until);
+                }
+            }
+            Ok(Relayed::Answer(answer))
+        }
+        Err(error) => Ok(Relayed::Failed(error)),
+    }
+}
+
+/// Waits for its turn. `None`: the upstream has taken the event meanwhile, or had before.
+async fn first_or_taken(relay: &Relay<'_>, key: DedupKey) -> Result<Option<Flight>, Refusal> {
+    let deadline = Instant::now() + relay.upstream.copy_wait;
+    loop {
+        match relay.flights.turn(key, relay.clock.now()) {
+            Turn::First(flight) => return Ok(Some(flight)),
+            Turn::Taken => return Ok(None),
+            Turn::Wait(mut ended) => {
+                // Nothing is ever sent: the wait ends when the first copy's sender is dropped.
+                if tokio::time::timeout_at(deadline, ended.changed()).await.is_err() {
+                    return Err(Refusal::CopyInFlight);
+                }
+            }
+        }
+    }
+}
+
+fn mark(relay: &Relay<'_>, key: DedupKey, at: Timestamp, until: Timestamp) {
+    if let Some(inbox) = relay.inbox {
+        inbox.mark(ProxyMark { key, at, until });
+    }
+}
+
+fn after(at: Timestamp, wait: Duration) -> Timestamp {
+    Timestamp(at.0.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_taken_only_when_said_so_and_until_its_time() {
+        let flights = Arc::new(Flights::default());
+        let key = DedupKey([1; 16]);
+        let Turn::First(first) = flights.turn(key, Timestamp(0)) else {
+            unreachable!("nobody else")
+        };
+        assert!(matches!(flights.turn(key, Timestamp(0)), Turn::Wait(_)));
+        drop(first);
+        let Turn::First(second) = flights.turn(key, Timestamp(0)) else {
+            unreachable!("the first failed")
+        };
+        second.taken(Timestamp(10));
+        assert!(matches!(flights.turn(key, Timestamp(9)), Turn::Taken));
+        assert!(matches!(flights.turn(key, Timestamp(10)), Turn::First(_)));
+    }
+
+    #[test]
+    fn the_map_is_bounded() {
+        let flights = Arc::new(Flights::default());
+        for n in 0..(MARKS_MAX as u64 + 10) {
+            let mut key = [0; 16];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            let Turn::First(flight) = flights.turn(DedupKey(key), Timestamp(0)) else {
+                unreachable!("all differ")
+            };
+            flight.taken(Timestamp(1000 + i64::try_from(n).unwrap()));
+        }
+        let slots = flights.lock();
+        assert!(slots.len() <= MARKS_MAX);
+        let mut newest = [0; 16];
+        newest[..8].copy_from_slice(&(MARKS_MAX as u64 + 9).to_be_bytes());
+        assert!(slots.contains_key(&DedupKey(newest)));
+    }
+}

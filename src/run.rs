@@ -1,0 +1,521 @@
+//! One life of the gateway: open the store, open the doors, serve, reload, drain, end.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::listeners::tls::TlsSettings;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::services::listening::Service;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use crate::admin::{self, ReloadRequest};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, LogFormat, TlsFiles};
+use crate::deliver::Deliverer;
+use crate::event::DedupHashKey;
+use crate::inbox::{self, Inbox, OpenError};
+use crate::receive::{Front, FrontDoor, Parts, TlsError, TlsIdentity};
+use crate::shutdown::{self, Controller, Phase, Watch};
+use crate::telemetry::{Telemetry, log};
+use crate::upstream::Client;
+
+/// An unused connection to an upstream is kept this long: below the keep-alive of the usual app servers.
+const UPSTREAM_IDLE_MAX: Duration = Duration::from_millis(1500);
+/// Unused connections kept per upstream.
+const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 128;
+/// The front door must answer a connect within this time, or the start has failed.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Counters of the log and the limits are swept this often.
+const TICK: Duration = Duration::from_secs(1);
+/// `SIGXFSZ`: a file grew past its limit. Its default would kill us; handled, the write fails instead.
+const SIGXFSZ: i32 = 25;
+
+/// Reads the configuration again; the error is for people.
+pub type Reread = Box<dyn Fn() -> Result<Config, String> + Send>;
+
+/// Why the gateway could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The log could not be set up.
+    #[error(transparent)]
+    Log(#[from] log::LogError),
+    /// No runtime, thread or signal handler.
+    #[error("the system refused a thread or a signal handler: {0}")]
+    System(std::io::Error),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The address for senders cannot be listened on.
+    #[error("cannot listen on {listen}: {reason}; is another process using it?")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// The system's words.
+        reason: std::io::Error,
+    },
+    /// The front door did not open.
+    #[error("the front door on {0} did not open")]
+    NotOpen(SocketAddr),
+    /// Certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The admin or probe listener.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    /// A write or sync failed while running.
+    #[error("the store failed, nothing is accepted any more: {0}; check the disk, then start again")]
+    StoreFailed(Arc<str>),
+}
+
+impl RunError {
+    /// 70 when the store failed, 75 when another process holds it, else 1.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::StoreFailed(_) => ExitCode::from(70),
+            Self::Open(OpenError::Locked { .. }) => ExitCode::from(75),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Runs until it is told to stop, and drains. `ready_file` gets the addresses once events are taken.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run(config: Config, reread: Reread, ready_file: Option<PathBuf>) -> Result<(), RunError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let telemetry = Telemetry::with_clock(clock.clone());
+    telemetry.set_lines_per_second(config.log.lines_per_second);
+    let _log = log::init(&telemetry, form(config.log.format), config.log.level)?;
+    log::watch_panics(&telemetry);
+    for warning in &config.warnings {
+        tracing::warn!(warning, "configuration");
+    }
+    let runtime = runtime(config.workers)?;
+    let result = runtime.block_on(live(config, reread, ready_file, clock, telemetry));
+    if let Err(error) = &result {
+        tracing::error!(%error, "stopped");
+    }
+    // Whatever still runs has had its time.
+    runtime.shutdown_background();
+    result
+}
+
+async fn live(
+    config: Config,
+    reread: Reread,
+    ready_file: Option<PathBuf>,
+    clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
+) -> Result<(), RunError> {
+    let mut signals = Signals::new().map_err(RunError::System)?;
+    let (controller, stop) = shutdown::channel();
+    let store = match &config.store {
+        Some(settings) => Some(inbox::open(settings, clock.clone(), telemetry.clone())?),
+        None => None,
+    };
+    let inbox: Option<Arc<dyn Inbox>> = store.map(|store| store as Arc<dyn Inbox>);
+    let admin = admin::bind(&config.admin).await?;
+    let admin_addr = admin.admin_addr();
+    let probe_addr = admin.probe_addr();
+    let listen = free_address(config.listen)?;
+    let tls = match &config.tls {
+        Some(TlsFiles { cert, key }) => Some(TlsIdentity::load(cert, key)?),
+        None => None,
+    };
+    let door = front_door(
+        &config,
+        inbox.clone(),
+        clock.clone(),
+        telemetry.clone(),
+        stop.clone(),
+    );
+    let deliverer = inbox.clone().map(|inbox| {
+        let lanes = config.lanes.clone();
+        Deliverer::start(
+            inbox,
+            client(),
+            telemetry.clone(),
+            clock.clone(),
+            lanes,
+            stop.clone(),
+        )
+    });
+    let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(1);
+    let state = admin::State {
+        inbox: inbox.clone(),
+        telemetry: telemetry.clone(),
+        shutdown: stop.clone(),
+        reload,
+    };
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let admin = tokio::spawn(admin::serve(admin, state, async { drop(ended.await) }));
+    open_front(&config, listen, tls.clone(), door.clone(), stop.clone())?;
+    wait_open(listen).await?;
+    controller.enter(Phase::Running);
+    say_ready(
+        &config,
+        listen,
+        admin_addr,
+        probe_addr,
+        inbox.as_deref(),
+        ready_file,
+    );
+
+    let mut gateway = Gateway {
+        config,
+        listen_asked: listen,
+        reread,
+        door,
+        deliverer,
+        inbox,
+        tls,
+        telemetry,
+    };
+    let outcome = gateway.serve(&mut signals, &mut reloads).await;
+    let outcome = match outcome {
+        Ok(()) => gateway.drain(&controller, &mut signals).await,
+        Err(error) => Err(error),
+    };
+    drop(end);
+    // The listener's last answers have a second of their own.
+    drop(admin.await);
+    outcome
+}
+
+/// What runs, and what a reload changes.
+struct Gateway {
+    config: Config,
+    listen_asked: SocketAddr,
+    reread: Reread,
+    door: Arc<FrontDoor>,
+    deliverer: Option<Deliverer>,
+    inbox: Option<Arc<dyn Inbox>>,
+    tls: Option<Arc<TlsIdentity>>,
+    telemetry: Telemetry,
+}
+
+impl Gateway {
+    /// Until the first signal to stop, or until the store fails.
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        reloads: &mut mpsc::Receiver<ReloadRequest>,
+    ) -> Result<(), RunError> {
+        let inbox = self.inbox.clone();
+        let failed = async {
+            match inbox {
+                Some(inbox) => inbox.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(failed);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
+                reason = &mut failed => return Err(RunError::StoreFailed(reason)),
+                _ = signals.hangup.recv() => {
+                    // The outcome is in the log.
+                    drop(self.reload());
+                }
+                Some(request) = reloads.recv() => {
+                    // Whoever asked may have gone.
+                    drop(request.send(self.reload()));
+                }
+                _ = ticks.tick() => {
+                    self.telemetry.flush_summaries();
+                    self.door.sweep();
+                }
+            }
+        }
+    }
+
+    /// Takes the whole new configuration on, or nothing of it.
+    fn reload(&mut self) -> Result<(), String> {
+        let outcome = self.try_reload();
+        self.telemetry.reloaded(outcome.is_ok());
+        match &outcome {
+            Ok(()) => tracing::info!(routes = self.config.routes.routes.len(), "configuration reloaded"),
+            Err(error) => tracing::error!(%error, "configuration not reloaded, the old one stays"),
+        }
+        outcome
+    }
+
+    fn try_reload(&mut self) -> Result<(), String> {
+        let config = (self.reread)()?;
+        let needs_restart = [
+            ("listen", config.listen != self.config.listen),
+            ("tls", config.tls.is_some() != self.config.tls.is_some()),
+            ("workers", config.workers != self.config.workers),
+            ("[store] and [retention]", config.store != self.config.store),
+            ("[admin] listen", config.admin.listen != self.config.admin.listen),
+            ("[probe] listen", config.admin.probe != self.config.admin.probe),
+        ];
+        let changed: Vec<&str> = needs_restart
+            .iter()
+            .filter(|(_, changed)| *changed)
+            .map(|(key, _)| *key)
+            .collect();
+        if !changed.is_empty() {
+            return Err(format!("a change of {} needs a restart", changed.join(", ")));
+        }
+        if let (Some(identity), Some(TlsFiles { cert, key })) = (&self.tls, &config.tls) {
+            identity.reload(cert, key).map_err(|error| error.to_string())?;
+        }
+        for warning in &config.warnings {
+            tracing::warn!(warning, "configuration");
+        }
+        self.telemetry.set_lines_per_second(config.log.lines_per_second);
+        // Lanes first: what the new routes accept has somewhere to go.
+        if let Some(deliverer) = &self.deliverer {
+            deliverer.reconfigure(config.lanes.clone());
+        }
+        self.door.reload(config.limits.clone(), &config.routes);
+        self.config = config;
+        Ok(())
+    }
+
+    /// Unready, then no new connections, then the end of what is under way; as soon as all is quiet.
+    async fn drain(mut self, controller: &Controller, signals: &mut Signals) -> Result<(), RunError> {
+        let deadline = Instant::now() + self.config.drain_timeout;
+        tracing::info!(listen = %self.listen_asked, "draining");
+        controller.enter(Phase::Draining);
+        let delay = self.config.drain_delay.min(self.config.drain_timeout);
+        tokio::select! {
+            () = sleep(delay) => {}
+            // A second signal: no more waiting for balancers.
+            () = signals.stop() => {}
+        }
+        controller.enter(Phase::Closing);
+        let requests_ended = tokio::time::timeout_at(deadline, self.door.idle()).await.is_ok();
+        let cut_off = match self.deliverer.take() {
+            Some(deliverer) => deliverer.drained(deadline).await,
+            None => 0,
+        };
+        if let Some(inbox) = &self.inbox {
+            inbox.close().await;
+            if let inbox::Health::Failed(reason) = inbox.health() {
+                return Err(RunError::StoreFailed(reason));
+            }
+        }
+        self.telemetry.flush_summaries();
+        tracing::info!(requests_ended, attempts_cut_off = cut_off, "stopped");
+        Ok(())
+    }
+}
+
+fn front_door(
+    config: &Config,
+    inbox: Option<Arc<dyn Inbox>>,
+    clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
+    stop: Watch,
+) -> Arc<FrontDoor> {
+    let hash_key = inbox
+        .as_ref()
+        .map_or_else(random_hash_key, |inbox| inbox.hash_key());
+    FrontDoor::new(Parts {
+        limits: config.limits.clone(),
+        routes: config.routes.clone(),
+        marks: inbox.as_ref().map(|inbox| inbox.marks()).unwrap_or_default(),
+        inbox,
+        hash_key,
+        client: client(),
+        telemetry,
+        clock,
+        stop,
+    })
+}
+
+/// Without a store the keys live as long as the process, and so may what keys their hash.
+fn random_hash_key() -> DedupHashKey {
+    let mut key = [0; 16];
+    // A machine without randomness still deduplicates; only the hash is guessable then.
+    getrandom::fill(&mut key).unwrap_or_default();
+    DedupHashKey(key)
+}
+
+fn client() -> Client {
+    Client::new(UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_CONNECTIONS_MAX)
+}
+
+fn runtime(workers: usize) -> Result<Runtime, RunError> {
+    Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("deliver")
+        .enable_all()
+        .build()
+        .map_err(RunError::System)
+}
+
+fn form(format: LogFormat) -> log::Form {
+    match format {
+        LogFormat::Auto => log::Form::Auto,
+        LogFormat::Json => log::Form::Json,
+        LogFormat::Text => log::Form::Text,
+    }
+}
+
+/// Finds out before Pingora does whether the address can be had (it would panic), and which port 0 stands for.
+fn free_address(listen: SocketAddr) -> Result<SocketAddr, RunError> {
+    TcpListener::bind(listen)
+        .and_then(|probe| probe.local_addr())
+        .map_err(|reason| RunError::Listen { listen, reason })
+}
+
+/// Starts Pingora on threads of its own. It never returns: the process ends around it.
+fn open_front(
+    config: &Config,
+    listen: SocketAddr,
+    tls: Option<Arc<TlsIdentity>>,
+    door: Arc<FrontDoor>,
+    stop: Watch,
+) -> Result<(), RunError> {
+    let conf = ServerConf {
+        threads: config.workers,
+        // Requests under way have until the end of the drain; we end the process before that when all is quiet.
+        grace_period_seconds: Some(config.drain_timeout.as_secs() + 1),
+        graceful_shutdown_timeout_seconds: Some(0),
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    let mut service = Service::new("front".to_owned(), Front::new(door));
+    match tls {
+        None => service.add_tcp(&listen.to_string()),
+        Some(identity) => {
+            // Empty paths: the resolver holds what was loaded and checked.
+            let mut settings = TlsSettings::intermediate("", "")
+                .map_err(|error| RunError::System(std::io::Error::other(error.to_string())))?;
+            settings.set_cert_resolver(identity);
+            settings.enable_h2();
+            service.add_tls_with_settings(&listen.to_string(), None, settings);
+        }
+    }
+    server.add_service(service);
+    let serve = move || {
+        let shutdown_signal = Box::new(StopAtClosing(stop));
+        server.run(RunArgs { shutdown_signal });
+    };
+    std::thread::Builder::new()
+        .name("front".to_owned())
+        .spawn(serve)
+        .map(drop)
+        .map_err(RunError::System)
+}
+
+/// Tells Pingora to close its listeners in phase `Closing`; the signals themselves are ours.
+struct StopAtClosing(Watch);
+
+#[async_trait]
+impl ShutdownSignalWatch for StopAtClosing {
+    async fn recv(&self) -> ShutdownSignal {
+        self.0.reached(Phase::Closing).await;
+        ShutdownSignal::GracefulTerminate
+    }
+}
+
+/// The front door opens on a thread of its own; it is open when it answers.
+async fn wait_open(listen: SocketAddr) -> Result<(), RunError> {
+    let mut target = listen;
+    if target.ip().is_unspecified() {
+        target.set_ip(if target.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    let opened = timeout(OPEN_TIMEOUT, async {
+        while tokio::net::TcpStream::connect(target).await.is_err() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    opened.await.map_err(|_| RunError::NotOpen(listen))
+}
+
+fn say_ready(
+    config: &Config,
+    listen: SocketAddr,
+    admin: Option<SocketAddr>,
+    probe: Option<SocketAddr>,
+    inbox: Option<&dyn Inbox>,
+    ready_file: Option<PathBuf>,
+) {
+    let show =
+        |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    let pending: u64 = inbox.map_or(0, |inbox| {
+        inbox
+            .counts()
+            .targets
+            .iter()
+            .map(|(_, counts)| counts.pending)
+            .sum()
+    });
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %listen,
+        admin = show(admin),
+        probe = show(probe),
+        routes = config.routes.routes.len(),
+        pending,
+        "ready"
+    );
+    if let Some(path) = ready_file {
+        let text = serde_json::json!({
+            "listen": listen.to_string(),
+            "admin": admin.map(|address| address.to_string()),
+            "probe": probe.map(|address| address.to_string()),
+        });
+        let written = write_whole(&path, text.to_string().as_bytes());
+        if let Err(error) = written {
+            tracing::warn!(%error, path = %path.display(), "cannot write the ready file");
+        }
+    }
+}
+
+/// Whoever waits for the file never sees half of it.
+fn write_whole(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let part = path.with_extension("part");
+    let mut file = std::fs::File::create(&part)?;
+    file.write_all(bytes)?;
+    drop(file);
+    std::fs::rename(part, path)
+}
+
+/// The signals we act on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    _file_size: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(SIGXFSZ))?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

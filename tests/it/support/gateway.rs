@@ -1,0 +1,249 @@
+//! The real binary as a child process.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{PATIENCE, wait_for};
+
+/// A configuration with one Quantiv route, secret `secret`, kept in `store` and handed to `app`.
+pub(crate) fn quantiv_config(store: &Path, app: SocketAddr) -> String {
+    format!(
+        r#"
+listen = "127.0.0.1:0"
+drain_delay = "0s"
+
+[store]
+path = {store:?}
+allow_ephemeral = true
+
+[admin]
+listen = "127.0.0.1:0"
+
+[secrets]
+quantiv = {{ value = "secret" }}
+
+[[route]]
+path = "/hooks/quantiv"
+provider = "quantiv"
+secrets = ["quantiv"]
+upstream = {{ url = "http://{app}/hooks/quantiv" }}
+"#
+    )
+}
+
+/// How to start the binary.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Launch {
+    config: String,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+/// A process that ended instead of becoming ready.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// How; `None`: it was still not ready after [`PATIENCE`] and was killed.
+    pub(crate) status: Option<ExitStatus>,
+    /// Its standard error.
+    pub(crate) log: String,
+}
+
+impl Launch {
+    /// `hooklatch run` with this configuration; `{dir}` in it becomes the folder made for this gateway.
+    pub(crate) fn new(config: &str) -> Self {
+        Self {
+            config: config.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// One more argument of `run`.
+    pub(crate) fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// One more environment variable.
+    pub(crate) fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub(crate) fn start(self) -> Gateway {
+        match self.try_start() {
+            Ok(gateway) => gateway,
+            Err(ended) => panic!("the gateway did not start: {:?}\n{}", ended.status, ended.log),
+        }
+    }
+
+    /// Starts it and waits until it is ready, or has ended.
+    pub(crate) fn try_start(self) -> Result<Gateway, Ended> {
+        let dir = tempfile::tempdir().unwrap();
+        let config = self.config.replace("{dir}", dir.path().to_str().unwrap());
+        std::fs::write(dir.path().join("hooklatch.toml"), config).unwrap();
+        spawn(self, Arc::new(dir))
+    }
+}
+
+/// A running gateway; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    launch: Launch,
+    child: Child,
+    ended: Option<ExitStatus>,
+    listen: SocketAddr,
+    admin: Option<SocketAddr>,
+    dir: Arc<TempDir>,
+}
+
+impl Gateway {
+    /// Starts one with this configuration and waits until it is ready.
+    pub(crate) fn start(config: &str) -> Self {
+        Launch::new(config).start()
+    }
+
+    /// Where senders reach it.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where its admin API listens.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin.expect("the configuration has an admin listener")
+    }
+
+    /// The folder made for it: holds `hooklatch.toml` and `log`.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What it wrote to standard error, over all restarts.
+    pub(crate) fn log(&self) -> String {
+        read_log(self.dir())
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// `kill -9`, and waits for the end.
+    pub(crate) fn kill9(&mut self) -> ExitStatus {
+        // It may have ended by itself; `wait` tells.
+        drop(self.child.kill());
+        let status = self.child.wait().unwrap();
+        *self.ended.get_or_insert(status)
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) fn term(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let ended = wait_for(PATIENCE * 2, || self.child.try_wait().unwrap());
+        let status = ended.unwrap_or_else(|| panic!("the gateway does not end\n{}", self.log()));
+        *self.ended.get_or_insert(status)
+    }
+
+    /// Starts it again with the same configuration; free ports may differ.
+    pub(crate) fn restart(&mut self) {
+        if let Err(ended) = self.try_restart() {
+            panic!("the gateway did not restart: {:?}\n{}", ended.status, ended.log);
+        }
+    }
+
+    /// Like [`Gateway::restart`], with the failure as a value.
+    pub(crate) fn try_restart(&mut self) -> Result<(), Ended> {
+        self.kill9();
+        *self = spawn(self.launch.clone(), self.dir.clone())?;
+        Ok(())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill9();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail = log.len().saturating_sub(4000);
+            eprintln!("--- log of the gateway ---\n{}", log.get(tail..).unwrap_or(&log));
+        }
+    }
+}
+
+/// The binary under test: the one Cargo built, or `HOOKLATCH_BIN`.
+fn binary() -> PathBuf {
+    std::env::var_os("HOOKLATCH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_hooklatch").into(), PathBuf::from)
+}
+
+fn spawn(launch: Launch, dir: Arc<TempDir>) -> Result<Gateway, Ended> {
+    let ready = dir.path().join("ready.json");
+    drop(std::fs::remove_file(&ready));
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.path().join("log"))
+        .unwrap();
+    let mut child = Command::new(binary())
+        .arg("run")
+        .arg("-c")
+        .arg(dir.path().join("hooklatch.toml"))
+        .args(&launch.arguments)
+        .envs(launch.environment.iter().map(|(name, value)| (name, value)))
+        .env("HOOKLATCH_READY_FILE", &ready)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut ended = None;
+    let text = wait_for(PATIENCE, || {
+        ended = child.try_wait().unwrap();
+        match std::fs::read_to_string(&ready) {
+            Ok(text) => Some(Some(text)),
+            Err(_) => ended.map(|_| None),
+        }
+    });
+    let Some(Some(text)) = text else {
+        drop(child.kill());
+        drop(child.wait());
+        return Err(Ended {
+            status: ended,
+            log: read_log(dir.path()),
+        });
+    };
+    let addresses: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let address = |name: &str| addresses[name].as_str().and_then(|text| text.parse().ok());
+    Ok(Gateway {
+        listen: address("listen").unwrap_or_else(|| panic!("no `listen` in {text}")),
+        admin: address("admin"),
+        launch,
+        child,
+        ended: None,
+        dir,
+    })
+}
+
+fn read_log(dir: &Path) -> String {
+    std::fs::read_to_string(dir.join("log")).unwrap_or_default()
+}

@@ -1,0 +1,241 @@
+/* Preloaded into the gateway. What it does is said by the environment:
+ *
+ * ORACLE_NO_SYNC=1          every sync says "done" and does nothing: the fault that the oracle must notice.
+ * ORACLE_STORE, _SHADOW     two folders. A successful sync of a file under STORE copies what was written to the file of
+ *                           the same name under SHADOW, so that SHADOW holds what a disk would hold after a power cut.
+ *
+ * Taken as durable at once, more kindly than a disk would: creation (with the first sync), unlink and rename.
+ * Memory-mapped writes are not seen; SQLite maps only its `-shm` file, which it makes anew after a crash. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define FILES_MAX 4096
+
+/* The bytes written through a descriptor since its last sync. A new descriptor is unknown: its file is copied whole. */
+struct dirty {
+	off_t from, to;
+	int known;
+};
+
+static struct dirty dirty[FILES_MAX];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *store, *shadow;
+static int no_sync;
+
+#define REAL(name) ((typeof(&name))real(#name))
+
+static void *real(const char *name)
+{
+	void *function = dlsym(RTLD_NEXT, name);
+
+	if (!function)
+		abort();
+	return function;
+}
+
+__attribute__((constructor)) static void start(void)
+{
+	store = getenv("ORACLE_STORE");
+	shadow = getenv("ORACLE_SHADOW");
+	no_sync = getenv("ORACLE_NO_SYNC") != NULL;
+}
+
+/* The path under SHADOW of a path under STORE. */
+static int shadow_of(const char *path, char *out)
+{
+	size_t length = store ? strlen(store) : 0;
+
+	if (!length || !shadow || strncmp(path, store, length) != 0 || path[length] != '/')
+		return 0;
+	return snprintf(out, PATH_MAX, "%s%s", shadow, path + length) < PATH_MAX;
+}
+
+static void wrote(int fd, off_t from, ssize_t count)
+{
+	if (count <= 0 || fd < 0 || fd >= FILES_MAX)
+		return;
+	pthread_mutex_lock(&lock);
+	if (dirty[fd].known) {
+		if (from < dirty[fd].from)
+			dirty[fd].from = from;
+		if (from + count > dirty[fd].to)
+			dirty[fd].to = from + count;
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+static void forget(int fd)
+{
+	if (fd < 0 || fd >= FILES_MAX)
+		return;
+	pthread_mutex_lock(&lock);
+	dirty[fd].known = 0;
+	pthread_mutex_unlock(&lock);
+}
+
+/* Brings SHADOW up to date with one file; a failure is a fault of the rig and must not look like a good run. */
+static void copy(int fd)
+{
+	char link[64], path[PATH_MAX], target[PATH_MAX], block[65536];
+	struct dirty range = { 0, 0, 0 };
+	struct stat status;
+	ssize_t count;
+	int out;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	count = readlink(link, path, sizeof path - 1);
+	if (count < 0)
+		return;
+	path[count] = 0;
+	if (!shadow_of(path, target) || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
+		return;
+	pthread_mutex_lock(&lock);
+	if (fd < FILES_MAX) {
+		range = dirty[fd];
+		dirty[fd] = (struct dirty){ .from = LONG_MAX, .to = 0, .known = 1 };
+	}
+	pthread_mutex_unlock(&lock);
+	if (!range.known) {
+		range.from = 0;
+		range.to = status.st_size;
+	}
+	if (range.to > status.st_size)
+		range.to = status.st_size;
+	out = REAL(open)(target, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (out < 0 || REAL(ftruncate)(out, status.st_size) != 0)
+		abort();
+	while (range.from < range.to) {
+		off_t left = range.to - range.from;
+
+		count = pread(fd, block, left < (off_t)sizeof block ? (size_t)left : sizeof block, range.from);
+		if (count <= 0)
+			break;
+		if (REAL(pwrite)(out, block, count, range.from) != count)
+			abort();
+		range.from += count;
+	}
+	REAL(close)(out);
+}
+
+static int synced(int fd, int (*sync_file)(int))
+{
+	if (no_sync)
+		return 0;
+	if (!shadow)
+		return sync_file(fd);
+	/* The disk below is not the one under test: the copy is the sync. */
+	copy(fd);
+	return 0;
+}
+
+int fsync(int fd)
+{
+	return synced(fd, REAL(fsync));
+}
+
+int fdatasync(int fd)
+{
+	return synced(fd, REAL(fdatasync));
+}
+
+int syncfs(int fd)
+{
+	return no_sync ? 0 : REAL(syncfs)(fd);
+}
+
+void sync(void)
+{
+	if (!no_sync)
+		REAL(sync)();
+}
+
+int sync_file_range(int fd, off64_t from, off64_t count, unsigned int flags)
+{
+	return no_sync ? 0 : REAL(sync_file_range)(fd, from, count, flags);
+}
+
+int msync(void *address, size_t length, int flags)
+{
+	typedef int call(void *, size_t, int);
+
+	return no_sync ? 0 : ((call *)real("msync"))(address, length, flags);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at)
+{
+	ssize_t count = REAL(pwrite)(fd, bytes, length, at);
+
+	wrote(fd, at, count);
+	return count;
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at)
+{
+	ssize_t count = REAL(pwrite64)(fd, bytes, length, at);
+
+	wrote(fd, at, count);
+	return count;
+}
+
+ssize_t write(int fd, const void *bytes, size_t length)
+{
+	forget(fd);
+	return REAL(write)(fd, bytes, length);
+}
+
+ssize_t writev(int fd, const struct iovec *parts, int count)
+{
+	forget(fd);
+	return REAL(writev)(fd, parts, count);
+}
+
+int ftruncate(int fd, off_t length)
+{
+	forget(fd);
+	return REAL(ftruncate)(fd, length);
+}
+
+int ftruncate64(int fd, off64_t length)
+{
+	forget(fd);
+	return REAL(ftruncate64)(fd, length);
+}
+
+int close(int fd)
+{
+	forget(fd);
+	return REAL(close)(fd);
+}
+
+int unlink(const char *path)
+{
+	char target[PATH_MAX];
+	int result = REAL(unlink)(path), error = errno;
+
+	if (result == 0 && shadow_of(path, target))
+		REAL(unlink)(target);
+	errno = error;
+	return result;
+}
+
+int rename(const char *from, const char *to)
+{
+	char old[PATH_MAX], new[PATH_MAX];
+	int result = REAL(rename)(from, to), error = errno;
+
+	if (result == 0 && shadow_of(from, old) && shadow_of(to, new))
+		REAL(rename)(old, new);
+	errno = error;
+	return result;
+}
