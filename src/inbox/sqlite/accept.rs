@@ -149,7 +149,8 @@ fn place(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<Place, TxErro
 /// The hash is keyed and 16 bytes long; what was hashed is compared all the same, so that no event is ever dropped
 /// for a stranger's id.
 fn is_same(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> bool {
-    let ids_agree = new.key_kind != KeyKind::Id || holder.event_id.as_deref() == new.event.event_id.as_deref();
+    let ids_agree =
+        new.key_kind != KeyKind::Id || holder.event_id.as_deref() == new.event.event_id.as_deref();
     ids_agree
         && holder.key_kind == kind_number(new.key_kind)
         && tx.shared.route_name(holder.route) == new.event.route
@@ -252,7 +253,9 @@ const INSERT_EVENT: &str = "INSERT INTO event (seq, route, state, wants, bytes, 
   ?23, ?24)";
 
 fn insert_payload(tx: &Transaction<'_>, seq: i64, headers: &[u8], body: &[u8]) -> Result<(), TxError> {
-    let mut row = tx.conn.prepare_cached("INSERT INTO payload (seq, headers, body) VALUES (?1, ?2, ?3)")?;
+    let mut row = tx
+        .conn
+        .prepare_cached("INSERT INTO payload (seq, headers, body) VALUES (?1, ?2, ?3)")?;
     row.raw_bind_parameter(1, seq)?;
     row.raw_bind_parameter(2, headers)?;
     row.raw_bind_parameter(3, body)?;
@@ -263,8 +266,17 @@ fn insert_payload(tx: &Transaction<'_>, seq: i64, headers: &[u8], body: &[u8]) -
 /// Under `dedup_scope = "path"` one id on two paths is two events: they must not share a key either.
 fn scoped_key(tx: &Transaction<'_>, new: &NewEvent) -> Option<EventKey> {
     let event = &new.event;
-    let id = event.event_id.as_deref().filter(|_| new.key_kind == KeyKind::Id && !event.path_rest.is_empty())?;
-    let scoped = DedupKey::derive(&tx.shared.hash_key, KeyKind::Id, &event.route, &event.path_rest, id.as_bytes());
+    let id = event
+        .event_id
+        .as_deref()
+        .filter(|_| new.key_kind == KeyKind::Id && !event.path_rest.is_empty())?;
+    let scoped = DedupKey::derive(
+        &tx.shared.hash_key,
+        KeyKind::Id,
+        &event.route,
+        &event.path_rest,
+        id.as_bytes(),
+    );
     (scoped == new.dedup_key).then(|| EventKey::of_id(&event.route, &format!("{}\0{id}", event.path_rest)))
 }
 
@@ -286,7 +298,11 @@ fn repeat(tx: &mut Transaction<'_>, new: &NewEvent, holder: &Holder) -> Result<A
     }
     // Anybody can send what is not verified: it must not set deliveries going.
     let rearmed = new.key_kind != KeyKind::Unverified && rearm(tx, new, holder, conflict)?;
-    Ok(Accepted::Duplicate { of: Seq(holder.seq), rearmed, conflict })
+    Ok(Accepted::Duplicate {
+        of: Seq(holder.seq),
+        rearmed,
+        conflict,
+    })
 }
 
 fn keep_conflict(tx: &Transaction<'_>, new: &NewEvent, seq: i64, hash: &[u8; 16]) -> Result<(), TxError> {
@@ -349,7 +365,9 @@ fn has_body(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {
 }
 
 fn bring_back(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<(), TxError> {
-    tx.conn.prepare_cached("DELETE FROM payload WHERE seq = ?1")?.execute([seq])?;
+    tx.conn
+        .prepare_cached("DELETE FROM payload WHERE seq = ?1")?
+        .execute([seq])?;
     insert_payload(tx, seq, &new.event.headers, &new.event.body)?;
     tx.conn
         .prepare_cached("UPDATE event SET head_hash = ?2 WHERE seq = ?1")?

@@ -109,7 +109,11 @@ impl Committer {
     /// Runs until the store is closed or fails. Every event that was queued has its answer then.
     pub(super) fn run(mut self, queue: &Receiver<Message>) {
         let failed = self.work(queue).is_err();
-        let last = if failed { self.shared.failure() } else { InboxError::Closed };
+        let last = if failed {
+            self.shared.failure()
+        } else {
+            InboxError::Closed
+        };
         for incoming in self.events.drain(..) {
             answer(incoming.answer, Err(last.clone()));
         }
@@ -125,7 +129,12 @@ impl Committer {
             answer(replay.answer, Err(last.clone()));
         }
         // The lock goes with the thread, not before: nobody else may write while we could.
-        let lock = self.shared.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let lock = self
+            .shared
+            .lock
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         drop(self.conn);
         drop(lock);
         self.shared.closed.send_replace(true);
@@ -213,7 +222,9 @@ impl Committer {
         let settles = !self.settles.is_empty()
             && (self.settles.len() >= SETTLES_FLUSH
                 || self.closing
-                || self.settles_since.is_none_or(|since| since.elapsed() >= SETTLE_WAIT));
+                || self
+                    .settles_since
+                    .is_none_or(|since| since.elapsed() >= SETTLE_WAIT));
         let lazy = !self.marks.is_empty() && Instant::now() >= self.next_tick;
         !self.events.is_empty()
             || (!held && (settles || lazy || !self.replays.is_empty() || !self.parkings.is_empty()))
@@ -225,34 +236,42 @@ impl Committer {
         let room = self.room();
         let settles = self.settles.len().min(SETTLES_MAX);
         let mut replay = self.replays.pop_front();
-        let before = replay.as_ref().map(|replay| (replay.done, replay.cursor, replay.last));
-        let result = Transaction::run(&self.conn, &self.shared, &mut self.cache, &mut self.next_seq, |tx| {
-            let mut left = room;
-            let mut answers = Vec::with_capacity(events.len());
-            for incoming in &events {
-                // More would eat into what is kept for settlements.
-                let fits = incoming.bytes as u64 <= left;
-                let accepted = if fits { accept(tx, &incoming.new)? } else { None };
-                if matches!(accepted, Some(Accepted::New(_))) {
-                    left -= incoming.bytes as u64;
+        let before = replay
+            .as_ref()
+            .map(|replay| (replay.done, replay.cursor, replay.last));
+        let result = Transaction::run(
+            &self.conn,
+            &self.shared,
+            &mut self.cache,
+            &mut self.next_seq,
+            |tx| {
+                let mut left = room;
+                let mut answers = Vec::with_capacity(events.len());
+                for incoming in &events {
+                    // More would eat into what is kept for settlements.
+                    let fits = incoming.bytes as u64 <= left;
+                    let accepted = if fits { accept(tx, &incoming.new)? } else { None };
+                    if matches!(accepted, Some(Accepted::New(_))) {
+                        left -= incoming.bytes as u64;
+                    }
+                    answers.push(accepted.ok_or(InboxError::Full));
                 }
-                answers.push(accepted.ok_or(InboxError::Full));
-            }
-            for settle in self.settles.iter().take(settles) {
-                tx.settle(settle)?;
-            }
-            for parking in &self.parkings {
-                tx.park(parking)?;
-            }
-            for mark in &self.marks {
-                store_mark(tx, mark)?;
-            }
-            let replayed = match &mut replay {
-                Some(replay) => replay::slice(tx, replay)?,
-                None => false,
-            };
-            Ok((answers, replayed))
-        });
+                for settle in self.settles.iter().take(settles) {
+                    tx.settle(settle)?;
+                }
+                for parking in &self.parkings {
+                    tx.park(parking)?;
+                }
+                for mark in &self.marks {
+                    store_mark(tx, mark)?;
+                }
+                let replayed = match &mut replay {
+                    Some(replay) => replay::slice(tx, replay)?,
+                    None => false,
+                };
+                Ok((answers, replayed))
+            },
+        );
         match result {
             Ok(((answers, replayed), effects)) => {
                 let took = started.elapsed();
@@ -338,10 +357,9 @@ impl Committer {
 
     /// Pages in the log, and pages of it that were copied.
     fn wal(&mut self, pragma: &str) -> Result<(u64, u64), Failed> {
-        let result = self
-            .conn
-            .prepare_cached(pragma)
-            .and_then(|mut pragma| pragma.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))));
+        let result = self.conn.prepare_cached(pragma).and_then(|mut pragma| {
+            pragma.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
+        });
         match result.map_err(TxError::from) {
             Ok((pages, copied)) => Ok((pages.max(0).cast_unsigned(), copied.max(0).cast_unsigned())),
             Err(TxError::Busy) => Ok((0, 0)),
@@ -394,7 +412,10 @@ impl Committer {
         };
         let wal = size("-wal");
         shared.figures.wal_bytes.store(wal, Ordering::Relaxed);
-        shared.figures.store_bytes.store(size("") + wal + size("-shm"), Ordering::Relaxed);
+        shared
+            .figures
+            .store_bytes
+            .store(size("") + wal + size("-shm"), Ordering::Relaxed);
         self.no_space = false;
         let is_full = self.room() == 0 || free < shared.settings.free_bytes_min;
         shared.set_full(is_full);
@@ -460,9 +481,13 @@ impl Committer {
         work: impl FnOnce(&Pruner, &mut Transaction<'_>) -> Result<Pruned, TxError>,
     ) -> Result<Option<Pruned>, Failed> {
         let pruner = &self.pruner;
-        let result = Transaction::run(&self.conn, &self.shared, &mut self.cache, &mut self.next_seq, |tx| {
-            work(pruner, tx)
-        });
+        let result = Transaction::run(
+            &self.conn,
+            &self.shared,
+            &mut self.cache,
+            &mut self.next_seq,
+            |tx| work(pruner, tx),
+        );
         match result {
             Ok((pruned, effects)) => {
                 effects.apply(&self.shared);
@@ -481,9 +506,11 @@ impl Committer {
     fn give_back(&mut self) -> Result<(), Failed> {
         let result = self
             .conn
-            .query_row("SELECT p.page_count, f.freelist_count FROM pragma_page_count p, pragma_freelist_count f", [], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-            })
+            .query_row(
+                "SELECT p.page_count, f.freelist_count FROM pragma_page_count p, pragma_freelist_count f",
+                [],
+                |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
+            )
             .and_then(|(pages, free)| {
                 if free > pages / 4 {
                     let sql = format!("PRAGMA incremental_vacuum({})", as_i64(VACUUM_PAGES));
@@ -506,9 +533,13 @@ impl Committer {
                 self.commit()?;
             }
         }
-        let result = Transaction::run(&self.conn, &self.shared, &mut self.cache, &mut self.next_seq, |tx| {
-            tx.store_counters()
-        });
+        let result = Transaction::run(
+            &self.conn,
+            &self.shared,
+            &mut self.cache,
+            &mut self.next_seq,
+            |tx| tx.store_counters(),
+        );
         if let Err(error) = result {
             return self.rolled_back(error, Vec::new());
         }

@@ -175,7 +175,13 @@ impl Lane {
                 state.backlog_from = Some(seq);
                 state.skipped = seq;
             } else {
-                self.push_back(&mut state, Fresh { event: event.clone(), members });
+                self.push_back(
+                    &mut state,
+                    Fresh {
+                        event: event.clone(),
+                        members,
+                    },
+                );
             }
         }
         drop(state);
@@ -218,7 +224,11 @@ impl Lane {
                 state.next_due = None;
             }
             state.reading = Some(Vec::new());
-            return Next::Read(Reading { lane: self.clone(), look, done: false });
+            return Next::Read(Reading {
+                lane: self.clone(),
+                look,
+                done: false,
+            });
         }
         if state.fresh.is_empty() {
             return Next::Wait(state.next_due.filter(|_| state.reading.is_none()));
@@ -251,7 +261,13 @@ impl Lane {
             // Few and short: as many as can be leased at once.
             let place = state.fresh.partition_point(|other| other.event.seq < seq);
             self.grow(&mut state, weight(&lease.event));
-            state.fresh.insert(place, Fresh { event: lease.event, members: lease.members });
+            state.fresh.insert(
+                place,
+                Fresh {
+                    event: lease.event,
+                    members: lease.members,
+                },
+            );
         }
         drop(state);
         self.notify.notify_waiters();
@@ -298,7 +314,15 @@ impl Lane {
 
     fn lease(&self, state: &mut LaneState, fresh: Fresh, attempts: u32, age_from: i64, has_row: bool) -> Job {
         let Fresh { event, members } = fresh;
-        state.leases.insert(event.seq.0, Lease { event: event.clone(), members, has_row, settling: false });
+        state.leases.insert(
+            event.seq.0,
+            Lease {
+                event: event.clone(),
+                members,
+                has_row,
+                settling: false,
+            },
+        );
         Job {
             event,
             target: self.target.clone(),

@@ -10,7 +10,9 @@ use twox_hash::XxHash3_128;
 use super::lane::{Found, Fresh, Look, Row};
 use super::schema::flag;
 use super::state::Shared;
-use crate::event::{Event, EventKey, KeptEvent, KeyKind, ProviderName, RouteName, SecretName, Seq, Timestamp};
+use crate::event::{
+    Event, EventKey, KeptEvent, KeyKind, ProviderName, RouteName, SecretName, Seq, Timestamp,
+};
 
 /// Events of the backlog read at once.
 const SCAN_EVENTS: usize = 128;
@@ -26,7 +28,10 @@ pub(super) fn body_hash(body: &[u8]) -> [u8; 16] {
 
 /// The hash kept of a header block.
 pub(super) fn head_hash(headers: &[u8]) -> i64 {
-    #[allow(clippy::cast_possible_truncation, reason = "half of the hash is enough to see damage")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "half of the hash is enough to see damage"
+    )]
     let half = XxHash3_128::oneshot(headers) as u64;
     half.cast_signed()
 }
@@ -109,8 +114,17 @@ fn from_row(row: &SqlRow<'_>, shared: &Shared) -> rusqlite::Result<Loaded> {
         body: body.unwrap_or_default(),
     };
     let possible_duplicate_of = earlier.as_deref().map(EventKey::from_stored);
-    let event = Arc::new(KeptEvent { seq, key, possible_duplicate_of, event });
-    Ok(Loaded { event, set: row.get(2)?, corrupt })
+    let event = Arc::new(KeptEvent {
+        seq,
+        key,
+        possible_duplicate_of,
+        event,
+    });
+    Ok(Loaded {
+        event,
+        set: row.get(2)?,
+        corrupt,
+    })
 }
 
 /// Does what a claim needs of the store; short statements, one after the other.
@@ -161,13 +175,20 @@ fn read_rows(
         let Some(loaded) = event(conn, shared, seq)? else {
             continue;
         };
-        let fresh = Fresh { event: loaded.event, members: members(shared, loaded.set) };
+        let fresh = Fresh {
+            event: loaded.event,
+            members: members(shared, loaded.set),
+        };
         if loaded.corrupt {
             found.corrupt.push(fresh);
             continue;
         }
         bytes += fresh.event.event.body.len() + fresh.event.event.headers.len();
-        found.rows.push(Row { fresh, attempts: row.get(1)?, age_from: row.get(2)? });
+        found.rows.push(Row {
+            fresh,
+            attempts: row.get(1)?,
+            age_from: row.get(2)?,
+        });
     }
     found.next_due = if met >= limit {
         Some(steady_now)
@@ -205,7 +226,10 @@ fn scan(
         let Some(loaded) = event(conn, shared, seq)? else {
             continue;
         };
-        let fresh = Fresh { event: loaded.event, members };
+        let fresh = Fresh {
+            event: loaded.event,
+            members,
+        };
         if loaded.corrupt {
             found.corrupt.push(fresh);
         } else {

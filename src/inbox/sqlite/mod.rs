@@ -3,18 +3,18 @@
 //! `open` finds everything that can be wrong; `committer` is the one thread that writes (`transaction`, `accept`,
 //! `replay`, `prune`); `lane` holds what is in memory of one target; `load` reads events back.
 
-mod open;
-mod place;
-mod schema;
-mod state;
-mod names;
-mod committer;
-mod transaction;
 mod accept;
-mod replay;
-mod prune;
+mod committer;
 mod lane;
 mod load;
+mod names;
+mod open;
+mod place;
+mod prune;
+mod replay;
+mod schema;
+mod state;
+mod transaction;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +35,9 @@ use super::{
 use crate::event::{DedupHashKey, Target, Timestamp};
 
 pub use open::{OpenError, open};
+pub(super) use place::DB_FILE;
+pub(super) use schema::{FORMAT, flag, state as event_state, status as delivery_status};
+pub(super) use state::open_reader;
 
 /// The SQLite store. Dropping it without [`Inbox::close`] ends its thread after what is queued.
 #[derive(Debug)]
@@ -51,7 +54,11 @@ impl SqliteInbox {
         let thread = std::thread::Builder::new()
             .name("inbox".to_owned())
             .spawn(move || committer.run(&receiver))?;
-        Ok(Arc::new(Self { shared, queue, thread: Mutex::new(Some(thread)) }))
+        Ok(Arc::new(Self {
+            shared,
+            queue,
+            thread: Mutex::new(Some(thread)),
+        }))
     }
 
     /// Tells the committer to look at the control queue.
@@ -70,9 +77,15 @@ impl SqliteInbox {
         let queued = figures.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         // An empty queue always takes one, or a slow commit once would refuse everything for ever.
         let batches = (events / BATCH_EVENTS) as u64 + 1;
-        let expected = Duration::from_micros(figures.commit_micros.load(Ordering::Relaxed).saturating_mul(batches));
+        let expected = Duration::from_micros(
+            figures
+                .commit_micros
+                .load(Ordering::Relaxed)
+                .saturating_mul(batches),
+        );
         let late = events > 0 && expected > settings.accept_wait_max;
-        let over = events >= settings.queue_events_max || (queued > 0 && queued + bytes > settings.queue_bytes_max);
+        let over =
+            events >= settings.queue_events_max || (queued > 0 && queued + bytes > settings.queue_bytes_max);
         if late || over {
             self.leave(bytes);
             return Err(InboxError::Busy);
@@ -82,7 +95,10 @@ impl SqliteInbox {
 
     fn leave(&self, bytes: usize) {
         self.shared.figures.queued_events.fetch_sub(1, Ordering::Relaxed);
-        self.shared.figures.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.shared
+            .figures
+            .queued_bytes
+            .fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn settle_lease(&self, lane: Arc<Lane>, lease: Lease, attempts: u32, outcome: Outcome) {
@@ -139,7 +155,10 @@ impl SqliteInbox {
         use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, OutOfMemory};
         // Also when descriptors or memory are short.
         let passing = [CannotOpen, DatabaseBusy, DatabaseLocked, OutOfMemory];
-        if error.sqlite_error_code().is_some_and(|code| passing.contains(&code)) {
+        if error
+            .sqlite_error_code()
+            .is_some_and(|code| passing.contains(&code))
+        {
             tokio::time::sleep(READ_RETRY_WAIT).await;
             return Ok(Vec::new());
         }
@@ -160,7 +179,11 @@ impl Inbox for SqliteInbox {
             return Acceptance::refused(error);
         }
         let (answer, receiver) = oneshot::channel();
-        let incoming = Box::new(Incoming { new: event, bytes, answer });
+        let incoming = Box::new(Incoming {
+            new: event,
+            bytes,
+            answer,
+        });
         match self.queue.try_send(Message::Accept(incoming)) {
             Ok(()) => Acceptance::waiting(receiver),
             Err(_) => {
@@ -214,7 +237,13 @@ impl Inbox for SqliteInbox {
     async fn replay(&self, selection: Selection) -> Result<Replayed, InboxError> {
         self.shared.open()?;
         let (answer, receiver) = oneshot::channel();
-        let replay = Replay { selection, answer, done: Replayed::default(), cursor: 0, last: None };
+        let replay = Replay {
+            selection,
+            answer,
+            done: Replayed::default(),
+            cursor: 0,
+            last: None,
+        };
         self.shared.control().replays.push_back(replay);
         self.wake();
         receiver.await.unwrap_or(Err(InboxError::Closed))
@@ -230,7 +259,11 @@ impl Inbox for SqliteInbox {
                     lane.lock().resumed_at = now;
                 }
                 lane.set_parked(parked);
-                changes.push(Parking { lane, parked, at: now });
+                changes.push(Parking {
+                    lane,
+                    parked,
+                    at: now,
+                });
             }
         }
         if !changes.is_empty() {
@@ -246,7 +279,9 @@ impl Inbox for SqliteInbox {
     fn marks(&self) -> Vec<ProxyMark> {
         let now = self.shared.clock.now().0;
         // Marks are a convenience: without them a repeat is forwarded once more.
-        self.shared.read(|conn| committer::marks(conn, now)).unwrap_or_default()
+        self.shared
+            .read(|conn| committer::marks(conn, now))
+            .unwrap_or_default()
     }
 
     fn hash_key(&self) -> DedupHashKey {
@@ -285,7 +320,11 @@ impl Inbox for SqliteInbox {
 
     async fn failed(&self) -> Arc<str> {
         let mut failed = self.shared.failed.subscribe();
-        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        let reason = failed
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|reason| reason.clone());
         match reason {
             Some(reason) => reason,
             // The sender lives as long as we do; without it nothing can fail any more.
@@ -309,7 +348,11 @@ impl Drop for SqliteInbox {
         self.shared.control().close = true;
         // Blocks while the queue is full; the thread empties it.
         drop(self.queue.send(Message::Wake));
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             // It was told to end; a panic in it has said so itself.
             drop(thread.join());

@@ -95,7 +95,12 @@ impl Names {
             return known.clone();
         }
         if members.is_empty() {
-            let none = Arc::new(Wants { set: 0, route: route.clone(), lanes: Vec::new(), stored: true.into() });
+            let none = Arc::new(Wants {
+                set: 0,
+                route: route.clone(),
+                lanes: Vec::new(),
+                stored: true.into(),
+            });
             inner.sets.insert((route.id, members), none.clone());
             return none;
         }
@@ -172,19 +177,30 @@ impl Inner {
     }
 
     fn lane(&mut self, route: &Arc<Route>, upstream: &UpstreamName) -> Arc<Lane> {
-        let target = Target { route: route.name.clone(), upstream: upstream.clone() };
+        let target = Target {
+            route: route.name.clone(),
+            upstream: upstream.clone(),
+        };
         if let Some(lane) = self.lanes.get(&target) {
             return lane.clone();
         }
         let lane = self.add_lane(self.lane_max + 1, route, upstream.clone(), false);
         // An event may still name an upstream that a reload took away.
-        lane.lock().parked = self.active.as_ref().is_some_and(|active| !active.contains(&target));
+        lane.lock().parked = self
+            .active
+            .as_ref()
+            .is_some_and(|active| !active.contains(&target));
         lane
     }
 
     fn add_route(&mut self, id: i64, name: RouteName, stored: bool) -> Arc<Route> {
         self.route_max = self.route_max.max(id);
-        let route = Arc::new(Route { id, name: name.clone(), open_bytes: 0.into(), stored: stored.into() });
+        let route = Arc::new(Route {
+            id,
+            name: name.clone(),
+            open_bytes: 0.into(),
+            stored: stored.into(),
+        });
         self.routes.insert(name, route.clone());
         self.routes_by_id.insert(id, route.clone());
         route
@@ -192,7 +208,10 @@ impl Inner {
 
     fn add_lane(&mut self, id: i64, route: &Arc<Route>, upstream: UpstreamName, stored: bool) -> Arc<Lane> {
         self.lane_max = self.lane_max.max(id);
-        let target = Target { route: route.name.clone(), upstream };
+        let target = Target {
+            route: route.name.clone(),
+            upstream,
+        };
         let lane = Arc::new(Lane::new(id, target.clone(), route.id, self.fresh_bytes.clone()));
         lane.stored.store(stored, Ordering::Relaxed);
         self.lanes.insert(target, lane.clone());
@@ -202,7 +221,10 @@ impl Inner {
 
     fn add_set(&mut self, id: i64, members: Vec<i64>, stored: bool) -> Arc<Wants> {
         self.set_max = self.set_max.max(id);
-        let lanes: Vec<_> = members.iter().filter_map(|id| self.lanes_by_id.get(id).cloned()).collect();
+        let lanes: Vec<_> = members
+            .iter()
+            .filter_map(|id| self.lanes_by_id.get(id).cloned())
+            .collect();
         let route_id = lanes.first().map_or(0, |lane| lane.route);
         let route = match self.routes_by_id.get(&route_id) {
             Some(route) => route.clone(),
@@ -212,7 +234,12 @@ impl Inner {
         for lane in &lanes {
             lane.lock().sets.push((id, lanes.len()));
         }
-        let wants = Arc::new(Wants { set: id, route, lanes, stored: stored.into() });
+        let wants = Arc::new(Wants {
+            set: id,
+            route,
+            lanes,
+            stored: stored.into(),
+        });
         self.sets.insert((route_id, members), wants.clone());
         self.sets_by_id.insert(id, wants.clone());
         wants

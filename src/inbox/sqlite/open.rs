@@ -35,7 +35,9 @@ pub enum OpenError {
         pid: Option<u32>,
     },
     /// The folder does not outlive a restart.
-    #[error("the store {path:?} is on {fs}, which is lost on a restart; mount a volume there, or set allow_ephemeral = true")]
+    #[error(
+        "the store {path:?} is on {fs}, which is lost on a restart; mount a volume there, or set allow_ephemeral = true"
+    )]
     Ephemeral {
         /// The folder.
         path: PathBuf,
@@ -51,7 +53,9 @@ pub enum OpenError {
         fs: &'static str,
     },
     /// A newer version wrote it.
-    #[error("the store {path:?} has format {found}, this version knows up to {known}; run the newer hooklatch")]
+    #[error(
+        "the store {path:?} has format {found}, this version knows up to {known}; run the newer hooklatch"
+    )]
     NewerFormat {
         /// The folder.
         path: PathBuf,
@@ -110,7 +114,9 @@ pub fn open(
     telemetry: Telemetry,
 ) -> Result<Arc<SqliteInbox>, OpenError> {
     if rusqlite::version_number() < SQLITE_MIN {
-        return Err(OpenError::OldSqlite { found: rusqlite::version() });
+        return Err(OpenError::OldSqlite {
+            found: rusqlite::version(),
+        });
     }
     let folder = settings.path.as_path();
     place::prepare(folder)?;
@@ -129,16 +135,22 @@ pub fn open(
     recount(&conn, &shared).map_err(sqlite)?;
     let next_seq = next_seq(&conn).map_err(sqlite)?;
     let committer = Committer::new(conn, shared.clone(), next_seq);
-    SqliteInbox::start(shared, committer)
-        .map_err(|source| OpenError::Io { path: folder.to_owned(), source })
+    SqliteInbox::start(shared, committer).map_err(|source| OpenError::Io {
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 fn sqlite_error(folder: &Path, source: rusqlite::Error) -> OpenError {
     match source.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            OpenError::Damaged { path: folder.to_owned(), reason: source.to_string() }
-        }
-        _ => OpenError::Sqlite { path: folder.to_owned(), source },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Damaged {
+            path: folder.to_owned(),
+            reason: source.to_string(),
+        },
+        _ => OpenError::Sqlite {
+            path: folder.to_owned(),
+            source,
+        },
     }
 }
 
@@ -152,7 +164,11 @@ fn connect(db: &Path, folder: &Path, settings: &Settings) -> Result<Connection, 
     // Refuse before anything is changed.
     match schema::format_of(&conn).map_err(sqlite)? {
         Some(found) if found > schema::FORMAT => {
-            return Err(OpenError::NewerFormat { path: folder.to_owned(), found, known: schema::FORMAT });
+            return Err(OpenError::NewerFormat {
+                path: folder.to_owned(),
+                found,
+                known: schema::FORMAT,
+            });
         }
         Some(found) if found < 1 => {
             return Err(OpenError::Damaged {
@@ -167,7 +183,10 @@ fn connect(db: &Path, folder: &Path, settings: &Settings) -> Result<Connection, 
                     let mut bytes = [0; 16];
                     getrandom::fill(&mut bytes)
                         .map(|()| bytes)
-                        .map_err(|error| OpenError::Io { path: folder.to_owned(), source: std::io::Error::other(error) })
+                        .map_err(|error| OpenError::Io {
+                            path: folder.to_owned(),
+                            source: std::io::Error::other(error),
+                        })
                 };
                 schema::create(&conn, &random()?, &random()?).map_err(sqlite)?;
             }
@@ -179,7 +198,9 @@ fn connect(db: &Path, folder: &Path, settings: &Settings) -> Result<Connection, 
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
         .map_err(sqlite)?;
     if busy != 0 {
-        return Err(OpenError::Held { path: folder.to_owned() });
+        return Err(OpenError::Held {
+            path: folder.to_owned(),
+        });
     }
     Ok(conn)
 }
@@ -195,10 +216,12 @@ fn read_parts(
 ) -> Result<Parts, OpenError> {
     let sqlite = |source| sqlite_error(folder, source);
     let bytes = |name: &str| {
-        schema::meta_bytes(conn, name).map_err(sqlite)?.ok_or_else(|| OpenError::Damaged {
-            path: folder.to_owned(),
-            reason: format!("meta has no {name}"),
-        })
+        schema::meta_bytes(conn, name)
+            .map_err(sqlite)?
+            .ok_or_else(|| OpenError::Damaged {
+                path: folder.to_owned(),
+                reason: format!("meta has no {name}"),
+            })
     };
     Ok(Parts {
         settings: settings.clone(),
@@ -238,13 +261,18 @@ fn recount(conn: &Connection, shared: &Shared) -> rusqlite::Result<()> {
     )?;
     let mut rows = open.query([])?;
     while let Some(row) = rows.next()? {
-        let (set, count, first, bytes): (i64, i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        let (set, count, first, bytes): (i64, i64, i64, i64) =
+            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
         let Some(wants) = shared.names.set(set) else {
             continue;
         };
         wants.route.open_bytes.fetch_add(bytes, Ordering::Relaxed);
         for lane in &wants.lanes {
-            let done = if wants.lanes.len() == 1 { 0 } else { settled_of_open(conn, set, lane.id)? };
+            let done = if wants.lanes.len() == 1 {
+                0
+            } else {
+                settled_of_open(conn, set, lane.id)?
+            };
             lane.pending.fetch_add(count - done, Ordering::Relaxed);
             let known = first_open.entry(lane.id).or_insert(first);
             *known = first.min(*known);
@@ -269,7 +297,9 @@ fn recount(conn: &Connection, shared: &Shared) -> rusqlite::Result<()> {
     }
     let before = schema::meta_number(conn, "events_before")?.unwrap_or(1);
     let counted = schema::meta_number(conn, "events")?.unwrap_or(0);
-    let since: i64 = conn.query_row("SELECT count(*) FROM event WHERE seq >= ?1", [before], |row| row.get(0))?;
+    let since: i64 = conn.query_row("SELECT count(*) FROM event WHERE seq >= ?1", [before], |row| {
+        row.get(0)
+    })?;
     shared.figures.events.store(counted + since, Ordering::Relaxed);
     Ok(())
 }

@@ -15,7 +15,10 @@ pub(in crate::inbox) const DB_FILE: &str = "inbox.db";
 
 /// Makes the folder if need be (0700) and syncs its parent.
 pub(super) fn prepare(folder: &Path) -> Result<(), OpenError> {
-    let io = |source| OpenError::Io { path: folder.to_owned(), source };
+    let io = |source| OpenError::Io {
+        path: folder.to_owned(),
+        source,
+    };
     if folder.is_dir() {
         // A folder that holds other things is not ours to lock others out of.
         if is_ours(folder).map_err(io)? {
@@ -23,10 +26,18 @@ pub(super) fn prepare(folder: &Path) -> Result<(), OpenError> {
         }
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(io)?;
     restrict(folder, 0o700)?;
     if let Some(parent) = folder.parent() {
-        sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+        sync_folder(if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        })?;
     }
     Ok(())
 }
@@ -38,9 +49,10 @@ fn is_ours(folder: &Path) -> io::Result<bool> {
 /// Sets permissions whatever the umask is. A volume that belongs to somebody else but lets us write is left as it is.
 fn restrict(path: &Path, mode: u32) -> Result<(), OpenError> {
     match std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)) {
-        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
-            Err(OpenError::Io { path: path.to_owned(), source: error })
-        }
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(OpenError::Io {
+            path: path.to_owned(),
+            source: error,
+        }),
         _ => Ok(()),
     }
 }
@@ -49,8 +61,15 @@ fn restrict(path: &Path, mode: u32) -> Result<(), OpenError> {
 /// closing any descriptor of the file would drop SQLite's own locks.
 pub(super) fn prepare_db(folder: &Path) -> Result<PathBuf, OpenError> {
     let path = folder.join(DB_FILE);
-    let io = |source| OpenError::Io { path: path.clone(), source };
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    let io = |source| OpenError::Io {
+        path: path.clone(),
+        source,
+    };
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path);
     match made {
         Ok(file) => {
             file.sync_all().map_err(io)?;
@@ -72,13 +91,19 @@ pub(super) fn prepare_db(folder: &Path) -> Result<PathBuf, OpenError> {
 pub(super) fn sync_folder(folder: &Path) -> Result<(), OpenError> {
     File::open(folder)
         .and_then(|file| file.sync_all())
-        .map_err(|source| OpenError::Io { path: folder.to_owned(), source })
+        .map_err(|source| OpenError::Io {
+            path: folder.to_owned(),
+            source,
+        })
 }
 
 /// Takes the lock of the store; it lives as long as the file that is returned.
 pub(super) fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join(LOCK_FILE);
-    let io = |source| OpenError::Io { path: path.clone(), source };
+    let io = |source| OpenError::Io {
+        path: path.clone(),
+        source,
+    };
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -91,8 +116,15 @@ pub(super) fn lock(folder: &Path) -> Result<File, OpenError> {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut text = String::new();
-            let pid = (&file).take(32).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(OpenError::Locked { path: folder.to_owned(), pid });
+            let pid = (&file)
+                .take(32)
+                .read_to_string(&mut text)
+                .ok()
+                .and_then(|_| text.trim().parse().ok());
+            return Err(OpenError::Locked {
+                path: folder.to_owned(),
+                pid,
+            });
         }
         Err(errno) => return Err(io(errno.into())),
     }
@@ -111,10 +143,14 @@ pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
 /// Refuses folders on network file systems, and on ones that do not outlive a restart unless those are allowed.
 pub(super) fn check_file_system(folder: &Path, allow_ephemeral: bool) -> Result<(), OpenError> {
     match kind(folder)? {
-        Some(FileSystem::Network(name)) => Err(OpenError::NetworkFs { path: folder.to_owned(), fs: name }),
-        Some(FileSystem::Ephemeral(name)) if !allow_ephemeral => {
-            Err(OpenError::Ephemeral { path: folder.to_owned(), fs: name })
-        }
+        Some(FileSystem::Network(name)) => Err(OpenError::NetworkFs {
+            path: folder.to_owned(),
+            fs: name,
+        }),
+        Some(FileSystem::Ephemeral(name)) if !allow_ephemeral => Err(OpenError::Ephemeral {
+            path: folder.to_owned(),
+            fs: name,
+        }),
         _ => Ok(()),
     }
 }
@@ -130,10 +166,19 @@ enum FileSystem {
 
 #[cfg(target_os = "linux")]
 fn kind(folder: &Path) -> Result<Option<FileSystem>, OpenError> {
-    let io = |source| OpenError::Io { path: folder.to_owned(), source };
-    let magic = rustix::fs::statfs(folder).map_err(|errno| io(errno.into()))?.f_type;
+    let io = |source| OpenError::Io {
+        path: folder.to_owned(),
+        source,
+    };
+    let magic = rustix::fs::statfs(folder)
+        .map_err(|errno| io(errno.into()))?
+        .f_type;
     // The field is 32 or 64 bits wide, signed or not, by architecture.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the magic has 32 bits")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the magic has 32 bits"
+    )]
     if let Some(found) = by_magic(magic as u32) {
         return Ok(Some(found));
     }

@@ -109,7 +109,10 @@ impl Pruner {
         let now = tx.now.0;
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let (delivered, dead) = (millis(retention.delivered), millis(retention.dead));
-        let mut pruned = Pruned { next: self.cursor, ..Pruned::default() };
+        let mut pruned = Pruned {
+            next: self.cursor,
+            ..Pruned::default()
+        };
         // Nothing that came in after this can be due: an event is settled after it was received.
         let newest = now.saturating_sub(delivered.min(dead));
         let mut bytes = 0;
@@ -140,7 +143,8 @@ impl Pruner {
             pruned.removed += 1;
             bytes += old.bytes;
         }
-        pruned.at_end |= pruned.looked_at < SLICE_LOOKED_AT && pruned.removed < SLICE_REMOVED && bytes <= SLICE_BYTES;
+        pruned.at_end |=
+            pruned.looked_at < SLICE_LOOKED_AT && pruned.removed < SLICE_REMOVED && bytes <= SLICE_BYTES;
         if pruned.removed > 0 {
             tx.store_counters()?;
         }
@@ -149,7 +153,10 @@ impl Pruner {
 
     /// Drops bodies of delivered and filtered events, oldest first; then events whose window is over.
     pub(super) fn space(&self, tx: &mut Transaction<'_>) -> Result<Pruned, TxError> {
-        let mut pruned = Pruned { next: self.space_cursor, ..Pruned::default() };
+        let mut pruned = Pruned {
+            next: self.space_cursor,
+            ..Pruned::default()
+        };
         let mut bytes = 0;
         let mut met = 0;
         for old in olds(tx, self.space_cursor)? {
@@ -195,24 +202,33 @@ fn olds(tx: &Transaction<'_>, from: i64) -> Result<Vec<Old>, TxError> {
             "SELECT seq, state, received_at, settled_at, keep_until, bytes, dedup_key FROM event
              WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
         )?
-        .query_map((from, i64::try_from(SLICE_LOOKED_AT).unwrap_or(i64::MAX)), |row| {
-            Ok(Old {
-                seq: row.get(0)?,
-                state: row.get(1)?,
-                received_at: row.get(2)?,
-                settled_at: row.get(3)?,
-                keep_until: row.get(4)?,
-                bytes: row.get(5)?,
-                dedup_key: row.get(6)?,
-            })
-        })?
+        .query_map(
+            (from, i64::try_from(SLICE_LOOKED_AT).unwrap_or(i64::MAX)),
+            |row| {
+                Ok(Old {
+                    seq: row.get(0)?,
+                    state: row.get(1)?,
+                    received_at: row.get(2)?,
+                    settled_at: row.get(3)?,
+                    keep_until: row.get(4)?,
+                    bytes: row.get(5)?,
+                    dedup_key: row.get(6)?,
+                })
+            },
+        )?
         .collect::<Result<_, _>>()?;
     Ok(found)
 }
 
 fn drop_body(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {
-    let bodies = tx.conn.prepare_cached("DELETE FROM payload WHERE seq = ?1")?.execute([seq])?;
-    let conflicts = tx.conn.prepare_cached("DELETE FROM conflict WHERE seq = ?1")?.execute([seq])?;
+    let bodies = tx
+        .conn
+        .prepare_cached("DELETE FROM payload WHERE seq = ?1")?
+        .execute([seq])?;
+    let conflicts = tx
+        .conn
+        .prepare_cached("DELETE FROM conflict WHERE seq = ?1")?
+        .execute([seq])?;
     Ok(bodies + conflicts > 0)
 }
 
@@ -230,11 +246,15 @@ fn remove(tx: &mut Transaction<'_>, old: &Old) -> Result<(), TxError> {
             }
         }
     }
-    tx.conn.prepare_cached("DELETE FROM delivery WHERE seq = ?1")?.execute([old.seq])?;
+    tx.conn
+        .prepare_cached("DELETE FROM delivery WHERE seq = ?1")?
+        .execute([old.seq])?;
     if let Some(key) = old.dedup_key.as_deref().and_then(|key| key.try_into().ok()) {
         forget(tx, &DedupKey(key), old.seq)?;
     }
-    tx.conn.prepare_cached("DELETE FROM event WHERE seq = ?1")?.execute([old.seq])?;
+    tx.conn
+        .prepare_cached("DELETE FROM event WHERE seq = ?1")?
+        .execute([old.seq])?;
     tx.effects.events -= 1;
     Ok(())
 }

@@ -57,7 +57,13 @@ fn candidates(
 ) -> Result<(Vec<i64>, i64), TxError> {
     if !selection.events.is_empty() {
         let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let seqs: Vec<i64> = selection.events.iter().skip(skip).take(SLICE_EVENTS).map(|seq| seq.0).collect();
+        let seqs: Vec<i64> = selection
+            .events
+            .iter()
+            .skip(skip)
+            .take(SLICE_EVENTS)
+            .map(|seq| seq.0)
+            .collect();
         let next = cursor.saturating_add(i64::try_from(seqs.len()).unwrap_or(i64::MAX));
         return Ok((seqs, next));
     }
@@ -71,7 +77,10 @@ fn candidates(
     let seqs: Vec<i64> = tx
         .conn
         .prepare_cached(sql)?
-        .query_map((cursor, last, i64::try_from(SLICE_EVENTS).unwrap_or(i64::MAX)), |row| row.get(0))?
+        .query_map(
+            (cursor, last, i64::try_from(SLICE_EVENTS).unwrap_or(i64::MAX)),
+            |row| row.get(0),
+        )?
         .collect::<Result<_, _>>()?;
     let next = seqs.last().map_or(cursor, |seq| seq + 1);
     Ok((seqs, next))
@@ -80,7 +89,9 @@ fn candidates(
 fn head(tx: &Transaction<'_>, seq: i64) -> Result<Option<Head>, TxError> {
     let found = tx
         .conn
-        .prepare_cached("SELECT route, state, wants, received_at, event_type, bytes FROM event WHERE seq = ?1")?
+        .prepare_cached(
+            "SELECT route, state, wants, received_at, event_type, bytes FROM event WHERE seq = ?1",
+        )?
         .query_row([seq], |row| {
             Ok(Head {
                 seq,
@@ -97,10 +108,16 @@ fn head(tx: &Transaction<'_>, seq: i64) -> Result<Option<Head>, TxError> {
 }
 
 fn is_selected(tx: &Transaction<'_>, selection: &Selection, head: &Head) -> bool {
-    let named = selection.route.as_ref().is_none_or(|route| tx.shared.route_name(head.route) == *route);
+    let named = selection
+        .route
+        .as_ref()
+        .is_none_or(|route| tx.shared.route_name(head.route) == *route);
     let since = selection.since.is_none_or(|since| head.received_at >= since.0);
     let until = selection.until.is_none_or(|until| head.received_at < until.0);
-    let typed = selection.event_type.as_ref().is_none_or(|wanted| head.event_type.as_deref() == Some(&**wanted));
+    let typed = selection
+        .event_type
+        .as_ref()
+        .is_none_or(|wanted| head.event_type.as_deref() == Some(&**wanted));
     named && since && until && typed
 }
 
@@ -121,10 +138,17 @@ fn event(tx: &mut Transaction<'_>, selection: &Selection, head: &Head) -> Result
         .collect::<Result<_, _>>()?;
     let (mut deliveries, mut skipped) = (0, 0);
     for lane in &wants.lanes {
-        if selection.upstream.as_ref().is_some_and(|name| *name != lane.target.upstream) {
+        if selection
+            .upstream
+            .as_ref()
+            .is_some_and(|name| *name != lane.target.upstream)
+        {
             continue;
         }
-        let row = rows.iter().find(|(upstream, _)| *upstream == lane.id).map(|(_, status)| *status);
+        let row = rows
+            .iter()
+            .find(|(upstream, _)| *upstream == lane.id)
+            .map(|(_, status)| *status);
         let now = match row {
             Some(status::DEAD) => Status::Dead,
             Some(status::DELIVERED) => Status::Delivered,

@@ -114,12 +114,16 @@ pub(super) struct Steady {
 
 impl Steady {
     pub(super) fn starting_at(base: i64) -> Self {
-        Self { base, start: Instant::now() }
+        Self {
+            base,
+            start: Instant::now(),
+        }
     }
 
     /// Milliseconds.
     pub(super) fn now(&self) -> i64 {
-        self.base.saturating_add(i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX))
+        self.base
+            .saturating_add(i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX))
     }
 }
 
@@ -196,8 +200,16 @@ impl Shared {
 
     /// Turns `Full` on or off; nothing else is touched.
     pub(super) fn set_full(&self, full: bool) {
-        let (from, to) = if full { (ACCEPTING, FULL) } else { (FULL, ACCEPTING) };
-        if self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        let (from, to) = if full {
+            (ACCEPTING, FULL)
+        } else {
+            (FULL, ACCEPTING)
+        };
+        if self
+            .phase
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+        {
             self.telemetry.store_full(full);
         }
     }
@@ -231,7 +243,10 @@ impl Shared {
     }
 
     /// Runs `read` on a connection that cannot write.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    pub(super) fn read<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
         let kept = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let conn = match kept {
             Some(conn) => conn,
@@ -247,7 +262,9 @@ impl Shared {
 
     /// The name of the route with this number.
     pub(super) fn route_name(&self, id: i64) -> RouteName {
-        self.names.route_by_id(id).map_or_else(|| RouteName::new(""), |route| route.name.clone())
+        self.names
+            .route_by_id(id)
+            .map_or_else(|| RouteName::new(""), |route| route.name.clone())
     }
 }
 

@@ -134,7 +134,12 @@ impl<'a> Transaction<'a> {
 
     /// The address as text; senders come in runs.
     pub(super) fn address(&mut self, client: IpAddr) -> &str {
-        if self.cache.address.as_ref().is_none_or(|(known, _)| *known != client) {
+        if self
+            .cache
+            .address
+            .as_ref()
+            .is_none_or(|(known, _)| *known != client)
+        {
             self.cache.address = Some((client, client.to_string().into()));
         }
         self.cache.address.as_ref().map_or("", |(_, text)| text)
@@ -153,7 +158,12 @@ impl<'a> Transaction<'a> {
     }
 
     pub(super) fn add_open_bytes(&mut self, route: &Arc<Route>, bytes: i64) {
-        match self.effects.open_bytes.iter_mut().find(|(other, _)| other.id == route.id) {
+        match self
+            .effects
+            .open_bytes
+            .iter_mut()
+            .find(|(other, _)| other.id == route.id)
+        {
             Some((_, sum)) => *sum += bytes,
             None => self.effects.open_bytes.push((route.clone(), bytes)),
         }
@@ -197,7 +207,11 @@ impl<'a> Transaction<'a> {
         let (to, code, error) = match &settle.outcome {
             Outcome::Delivered { status: code } => (status::DELIVERED, Some(*code), None),
             Outcome::Dead { status: code, error } => (status::DEAD, *code, Some(&**error)),
-            Outcome::Retry { wait, status: code, error } => {
+            Outcome::Retry {
+                wait,
+                status: code,
+                error,
+            } => {
                 let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
                 due = Some(self.steady_now.saturating_add(wait));
                 (status::PENDING, *code, Some(&**error))
@@ -228,9 +242,15 @@ impl<'a> Transaction<'a> {
         }
         if due.is_none() {
             self.close_event(settle, to)?;
-            self.effects.counts.push((settle.lane.clone(), -1, i64::from(to == status::DEAD)));
+            self.effects
+                .counts
+                .push((settle.lane.clone(), -1, i64::from(to == status::DEAD)));
         }
-        self.effects.settled.push(Settled { lane: settle.lane.clone(), seq: settle.seq, due });
+        self.effects.settled.push(Settled {
+            lane: settle.lane.clone(),
+            seq: settle.seq,
+            due,
+        });
         Ok(())
     }
 
@@ -259,7 +279,11 @@ impl<'a> Transaction<'a> {
 
     /// Writes that a lane was parked or resumed.
     pub(super) fn park(&self, parking: &Parking) -> Result<(), TxError> {
-        let (since, resumed) = if parking.parked { (Some(parking.at), None) } else { (None, Some(parking.at)) };
+        let (since, resumed) = if parking.parked {
+            (Some(parking.at), None)
+        } else {
+            (None, Some(parking.at))
+        };
         super::names::store_parking(self.conn, &self.shared.names, &parking.lane, since, resumed)?;
         Ok(())
     }
@@ -288,7 +312,8 @@ impl Effects {
         for (event, wants) in self.fresh {
             for lane in &wants.lanes {
                 lane.pending.fetch_add(1, Ordering::Relaxed);
-                lane.oldest.fetch_min(event.event.received_at.0, Ordering::Relaxed);
+                lane.oldest
+                    .fetch_min(event.event.received_at.0, Ordering::Relaxed);
                 lane.offer(&event, wants.lanes.len());
             }
         }
