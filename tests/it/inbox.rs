@@ -246,18 +246,12 @@ async fn kill(rig: &Rig, id: &str, body: &str) -> Seq {
     seq
 }
 
-async fn deliver_all(rig: &Rig, target: &Target) {
-    while rig.counts(target).pending > 0 {
-        for job in claim(&*rig.inbox, target, 64).await {
-            delivered(&*rig.inbox, &job);
-        }
-        // Settled, not only attempted.
-        until("settled", || {
-            rig.inbox.health() == Health::Accepting || rig.inbox.health() == Health::Full
-        })
-        .await;
-        tokio::time::sleep(Duration::from_millis(60)).await;
+async fn deliver(rig: &Rig, count: usize) {
+    for _ in 0..count {
+        let job = claim_one(&*rig.inbox).await;
+        delivered(&*rig.inbox, &job);
     }
+    until("all settled", || rig.counts(&app()).pending == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -741,7 +735,7 @@ async fn a_full_store_refuses_and_takes_again_once_deliveries_made_room() {
     assert_eq!(refused, InboxError::Full);
     assert!(kept > 60, "a route may have about half: {kept}");
     // Deliveries go on, and make room.
-    deliver_all(&rig, &app()).await;
+    deliver(&rig, kept).await;
     for n in 0..400 {
         let id = format!("more_{n}");
         let accepted = timeout(PATIENCE, async {
