@@ -7,6 +7,7 @@ mod capture;
 pub mod check;
 mod config_secrets;
 pub mod error;
+pub mod events;
 pub mod health;
 pub mod init;
 pub mod providers;
@@ -25,7 +26,8 @@ use clap::{Parser, Subcommand};
 
 use self::config_secrets::ConfigSecrets;
 use self::error::CliError;
-use crate::clock::SystemClock;
+use self::events::EventsError;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Env, Problems, ProcessEnv, inspect_file};
 
 /// The exit code of a wrong configuration or wrong arguments.
@@ -73,6 +75,8 @@ enum Verb {
     Send(send::Args),
     /// List the provider presets, or show one
     Providers(providers::Args),
+    /// List and show kept events, or have them delivered again
+    Events(events::EventsArgs),
     /// Ask a running gateway whether it is ready
     Health(health::Args),
 }
@@ -91,14 +95,14 @@ where
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    match &cli.verb {
-        Verb::Run(args) => run::run(args, &cli.global),
-        Verb::Init(args) => init::run(args),
-        Verb::Check(args) => check::run(&cli.global, args),
+    match cli.verb {
+        Verb::Run(args) => run::run(&args, &cli.global),
+        Verb::Init(args) => init::run(&args),
+        Verb::Check(args) => check::run(&cli.global, &args),
         Verb::Sign(args) => {
             let source = ConfigSecrets(&cli.global);
             said(sign::run(
-                args,
+                &args,
                 &source,
                 &SystemClock,
                 &mut io::stdin(),
@@ -108,7 +112,7 @@ where
         Verb::Verify(args) => {
             let source = ConfigSecrets(&cli.global);
             said(verify::run(
-                args,
+                &args,
                 &source,
                 &SystemClock,
                 &mut io::stdin(),
@@ -116,11 +120,32 @@ where
             ))
         }
         Verb::Send(args) => match cli.global.load() {
-            Ok((config, _)) => said(send::run(args, &config, &SystemClock, &mut io::stdout())),
+            Ok((config, _)) => said(send::run(&args, &config, &SystemClock, &mut io::stdout())),
             Err(code) => code,
         },
-        Verb::Providers(args) => said(providers::run(args, &mut io::stdout())),
-        Verb::Health(args) => health::run(args),
+        Verb::Providers(args) => said(providers::run(&args, &mut io::stdout())),
+        Verb::Events(args) => look_at_events(args, &cli.global),
+        Verb::Health(args) => health::run(&args),
+    }
+}
+
+/// The configuration fills in what the arguments leave out; without one they must name everything.
+fn look_at_events(args: events::EventsArgs, global: &Global) -> ExitCode {
+    let config = inspect_file(&global.config_path(), &ProcessEnv).0;
+    let defaults = config.map_or_else(events::Defaults::default, |config| events::Defaults {
+        store: config.store.map(|store| store.path),
+        admin: config.admin.listen,
+        token: config.admin.token,
+    });
+    match events::run(args, &defaults, SystemClock.now(), &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(EventsError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            err(&format!("hooklatch: {error}"));
+            ExitCode::FAILURE
+        }
     }
 }
 
