@@ -1,19 +1,20 @@
 //! A captured request: head and body of one HTTP/1.1 request in a file, as `tcpdump`, a proxy or a person wrote it.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::error::CliError;
+use crate::fields::Fields;
 
 /// A captured request.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Capture {
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Fields,
     pub(super) body: Vec<u8>,
 }
 
 /// Reads an optional request line, headers, an empty line and the body; lines of the head end in CRLF or LF.
 pub(super) fn parse(bytes: &[u8]) -> Result<Capture, CliError> {
-    let mut headers = HeaderMap::new();
+    let mut headers = Vec::new();
     let mut rest = bytes;
     let mut first = true;
     loop {
@@ -27,11 +28,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Capture, CliError> {
             break;
         }
         if !(first && is_request_line(line)) {
-            add_header(&mut headers, line)?;
+            headers.push(header(line)?);
         }
         first = false;
     }
-    if headers.contains_key(http::header::TRANSFER_ENCODING) {
+    let headers = Fields::from_pairs(headers);
+    if headers.first("transfer-encoding").is_some() {
         return Err(CliError::Capture(
             "has a chunked body; put the decoded body there and remove the Transfer-Encoding line",
         ));
@@ -42,15 +44,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Capture, CliError> {
     })
 }
 
-/// Reads `Name: value` and adds it.
-pub(super) fn add_header(headers: &mut HeaderMap, line: &[u8]) -> Result<(), CliError> {
+/// Reads `Name: value`.
+pub(super) fn header(line: &[u8]) -> Result<(&[u8], &[u8]), CliError> {
     const WRONG: CliError = CliError::Capture("has a line that is not `Name: value`");
     let colon = memchr::memchr(b':', line).ok_or(WRONG)?;
     let (name, value) = line.split_at(colon);
-    let name = HeaderName::from_bytes(name.trim_ascii()).map_err(|_| WRONG)?;
+    let name = name.trim_ascii();
+    HeaderName::from_bytes(name).map_err(|_| WRONG)?;
     let value = value.get(1..).unwrap_or_default().trim_ascii();
-    headers.append(name, HeaderValue::from_bytes(value).map_err(|_| WRONG)?);
-    Ok(())
+    HeaderValue::from_bytes(value).map_err(|_| WRONG)?;
+    Ok((name, value))
 }
 
 fn is_request_line(line: &[u8]) -> bool {

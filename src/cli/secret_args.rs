@@ -21,12 +21,9 @@ pub struct SecretArgs {
     /// File that holds a secret (one final line end is dropped, as in the configuration); may be repeated
     #[arg(long, value_name = "FILE")]
     pub secret_file: Vec<PathBuf>,
-    /// Use the secrets of this route
+    /// Use the secrets of this route of the configuration
     #[arg(long, value_name = "NAME")]
     pub route: Option<String>,
-    /// Configuration that holds the route
-    #[arg(long, value_name = "FILE", requires = "route")]
-    pub config: Option<PathBuf>,
 }
 
 /// A route's scheme, and every secret of the configuration.
@@ -43,11 +40,11 @@ pub trait SecretSource {
     /// The value of an environment variable.
     fn env(&self, name: &str) -> Option<Vec<u8>>;
 
-    /// Scheme and secrets of a route; `config` is the default path when `None`.
+    /// Scheme and secrets of a route.
     ///
     /// # Errors
     /// When the configuration cannot be read or has no such route.
-    fn route(&self, config: Option<&Path>, route: &str) -> Result<RouteSecrets, CliError>;
+    fn route(&self, route: &str) -> Result<RouteSecrets, CliError>;
 }
 
 impl SecretArgs {
@@ -71,7 +68,7 @@ impl SecretArgs {
         let preset = provider.map(find).transpose()?;
         let mut scheme = preset.map(|preset| preset.scheme.clone());
         if let Some(route) = &self.route {
-            let found = source.route(self.config.as_deref(), route)?;
+            let found = source.route(route)?;
             scheme.get_or_insert(found.scheme);
             secrets.extend(found.secrets);
         }
@@ -130,7 +127,7 @@ pub(super) mod fixed {
             }
         }
 
-        fn route(&self, _config: Option<&Path>, route: &str) -> Result<RouteSecrets, CliError> {
+        fn route(&self, route: &str) -> Result<RouteSecrets, CliError> {
             let secrets = match route {
                 "good" => vec![named("main", b"canary-secret".to_vec())],
                 "swapped" => vec![

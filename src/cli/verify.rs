@@ -4,13 +4,12 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use http::HeaderMap;
-
 use super::capture::{self, Capture};
 use super::error::CliError;
 use super::secret_args::{RouteSecrets, SecretArgs, SecretSource};
 use super::sign::read_body;
 use crate::clock::Clock;
+use crate::fields::Fields;
 use crate::provider::explain::{Verdict, explain};
 
 /// Check a captured request as the gateway would, and say why it fails.
@@ -103,10 +102,11 @@ pub fn run(
 
 fn read_request(args: &Args, input: &mut dyn Read) -> Result<Capture, CliError> {
     if args.body.is_some() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Vec::new();
         for line in &args.header {
-            capture::add_header(&mut headers, line.as_bytes())?;
+            headers.push(capture::header(line.as_bytes())?);
         }
+        let headers = Fields::from_pairs(headers);
         let body = read_body(args.body.as_ref(), input)?;
         return Ok(Capture { headers, body });
     }
@@ -116,8 +116,8 @@ fn read_request(args: &Args, input: &mut dyn Read) -> Result<Capture, CliError> 
 /// How long the body is and should be: a capture is often cut short.
 fn sizes(request: &Capture) -> String {
     let bytes = request.body.len();
-    let declared = request.headers.get(http::header::CONTENT_LENGTH);
-    match declared.and_then(|value| value.to_str().ok()?.parse::<usize>().ok()) {
+    let declared = request.headers.first("content-length");
+    match declared.and_then(|value| std::str::from_utf8(value).ok()?.parse::<usize>().ok()) {
         Some(declared) if declared != bytes => {
             format!("the body has {bytes} bytes but Content-Length says {declared}: the capture is not exact")
         }

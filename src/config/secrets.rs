@@ -34,6 +34,17 @@ pub(super) struct Secret {
 pub(super) struct Secrets(BTreeMap<String, Secret>);
 
 impl Secrets {
+    /// What could be read of each.
+    pub(super) fn into_texts(self) -> Vec<(SecretName, SecretText, Option<Timestamp>)> {
+        let texts = self
+            .0
+            .into_values()
+            .map(|secret| (secret.name, secret.text, secret.until));
+        texts
+            .filter_map(|(name, text, until)| Some((name, text?, until)))
+            .collect()
+    }
+
     /// Reads the table and every source in it.
     pub(super) fn read(root: &Section<'_>) -> Self {
         let Some(table) = root.table("secrets", "{ name = { env = \"NAME\" } }") else {

@@ -634,7 +634,7 @@ fn damaged_bodies_are_read_as_a_full_parser_reads_them() {
                 _ => body.truncate(at.max(1)),
             }
         }
-        let read = identify(rule, &HeaderMap::new(), &body);
+        let read = identify(rule, &Fields::default(), &body);
         let shown = String::from_utf8_lossy(&body);
         match full_parse(&body) {
             Some(expected) => {

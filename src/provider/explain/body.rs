@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
+use crate::fields::Fields;
 
 use super::{Difference, json};
 
@@ -15,7 +15,7 @@ pub(super) struct Variant<'b> {
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Every body that is tried, the one at hand first.
-pub(super) fn variants<'b>(headers: &HeaderMap, body: &'b [u8]) -> Vec<Variant<'b>> {
+pub(super) fn variants<'b>(headers: &Fields, body: &'b [u8]) -> Vec<Variant<'b>> {
     let mut variants = vec![Variant {
         bytes: Cow::Borrowed(body),
         difference: None,
@@ -62,25 +62,26 @@ pub(super) fn variants<'b>(headers: &HeaderMap, body: &'b [u8]) -> Vec<Variant<'
 }
 
 /// What well-known schemes sign before the body, from the headers of this request.
-fn with_headers(headers: &HeaderMap) -> Vec<(Vec<u8>, String)> {
+fn with_headers(headers: &Fields) -> Vec<(Vec<u8>, String)> {
     /// More headers of that name are not tried.
     const TIMESTAMPS_MAX: usize = 4;
     let mut starts = Vec::new();
     let named = headers
         .iter()
-        .filter(|(name, _)| name.as_str().ends_with("timestamp"));
+        .map(|(name, value)| (String::from_utf8_lossy(name).to_ascii_lowercase(), value))
+        .filter(|(name, _)| name.ends_with("timestamp"));
     for (name, value) in named.take(TIMESTAMPS_MAX) {
         for joiner in [".", ":", ""] {
-            let start = [value.as_bytes(), joiner.as_bytes()].concat();
+            let start = [value, joiner.as_bytes()].concat();
             starts.push((start, format!("`{name}`, `{joiner}` and the body")));
         }
-        let start = [b"v0:", value.as_bytes(), b":"].concat();
+        let start = [b"v0:", value, b":"].concat();
         starts.push((start, format!("`v0:`, `{name}`, `:` and the body")));
     }
     for family in ["webhook", "svix"] {
-        let header = |part: &str| headers.get(format!("{family}-{part}"));
-        if let (Some(id), Some(time)) = (header("id"), header("timestamp")) {
-            let start = [id.as_bytes(), b".", time.as_bytes(), b"."].concat();
+        let (id, time) = (format!("{family}-id"), format!("{family}-timestamp"));
+        if let (Some(id), Some(time)) = (headers.first(&id), headers.first(&time)) {
+            let start = [id, b".", time, b"."].concat();
             let what =
                 format!("`{family}-id`, `.`, `{family}-timestamp`, `.` and the body (Standard Webhooks)");
             starts.push((start, what));

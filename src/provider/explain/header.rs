@@ -1,9 +1,9 @@
 //! Finds digests in headers, more generously than the scheme does.
 
+use crate::fields::Fields;
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use http::HeaderMap;
 
 use super::Difference;
 use crate::provider::scheme::{BASE64, Encoding, Prefix, Scheme};
@@ -19,20 +19,21 @@ pub(super) struct Reading {
 }
 
 /// Every digest of a request, at most [`SIGNATURES_MAX`]; those of the scheme's own headers first.
-pub(super) fn readings(scheme: &Scheme, headers: &HeaderMap) -> Vec<Reading> {
+pub(super) fn readings(scheme: &Scheme, headers: &Fields) -> Vec<Reading> {
     let is_own = |name: &str| scheme.headers.iter().any(|own| &**own == name);
     let refused = scheme.read(headers).is_err();
     let (mut own, mut other) = (Vec::new(), Vec::new());
-    for (name, value) in headers {
-        let value = trim(value.as_bytes());
+    for (name, value) in headers.iter() {
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        let value = trim(value);
         for digest in digests(value) {
             let mut differences = Vec::new();
-            if !is_own(name.as_str()) {
+            if !is_own(&name) {
                 differences.push(Difference::OtherHeader {
                     found: name.as_str().into(),
                     read: scheme.headers.clone(),
                 });
-            } else if headers.get_all(name).iter().count() > 1 {
+            } else if headers.values(&name).count() > 1 {
                 differences.push(Difference::HeaderRepeated);
             }
             differences.extend(around(&scheme.prefix, digest.before, digest.behind));
@@ -42,11 +43,7 @@ pub(super) fn readings(scheme: &Scheme, headers: &HeaderMap) -> Vec<Reading> {
             if differences.is_empty() && refused {
                 differences.push(Difference::HeaderContradicted);
             }
-            let list = if is_own(name.as_str()) {
-                &mut own
-            } else {
-                &mut other
-            };
+            let list = if is_own(&name) { &mut own } else { &mut other };
             list.push(Reading {
                 header: name.as_str().into(),
                 digest: digest.bytes,

@@ -8,7 +8,7 @@ mod header;
 mod json;
 mod key;
 
-use http::HeaderMap;
+use crate::fields::Fields;
 use subtle::ConstantTimeEq;
 
 pub use self::difference::Difference;
@@ -65,7 +65,7 @@ const COMBINED_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Slow on purpose: some hundred times the work of a check, so never on the way of a live request.
 pub fn explain(
     scheme: &Scheme,
-    headers: &HeaderMap,
+    headers: &Fields,
     body: &[u8],
     candidates: &[NamedSecret],
     now: Timestamp,
@@ -134,7 +134,7 @@ struct Found<'a> {
 /// What the gateway itself would say.
 fn plain(
     scheme: &Scheme,
-    headers: &HeaderMap,
+    headers: &Fields,
     body: &[u8],
     candidates: &[NamedSecret],
     now: Timestamp,

@@ -1,6 +1,6 @@
+use crate::fields::Fields;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
 use crate::provider::preset;
@@ -27,14 +27,12 @@ fn hex_of(key: &[u8], body: &[u8]) -> String {
     hex::encode(Key::new(key).unwrap().tag(&[body]))
 }
 
-fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-    pairs
-        .iter()
-        .map(|(name, value)| {
-            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-            (name, HeaderValue::from_bytes(value.as_bytes()).unwrap())
-        })
-        .collect()
+fn headers(pairs: &[(&str, &str)]) -> Fields {
+    Fields::from_pairs(
+        pairs
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+    )
 }
 
 fn differences(verdict: &Verdict) -> Vec<Difference> {
@@ -45,7 +43,7 @@ fn differences(verdict: &Verdict) -> Vec<Difference> {
 }
 
 /// An Iverton request with that signature.
-fn iverton(digest: &str) -> HeaderMap {
+fn iverton(digest: &str) -> Fields {
     headers(&[("x-iverton-signature", &format!("sha256={digest}"))])
 }
 
@@ -327,14 +325,13 @@ fn several_differences_at_once_and_the_fewest_win() {
 #[test]
 fn what_cannot_be_explained_is_said_to_be_so() {
     let candidates = [named("main", SECRET)];
-    let unexplained =
-        |request: &HeaderMap| match explain(&scheme("iverton"), request, b"{}", &candidates, NOW) {
-            Verdict::Unexplained {
-                error,
-                digest_headers,
-            } => (error, digest_headers),
-            other => panic!("{other:?}"),
-        };
+    let unexplained = |request: &Fields| match explain(&scheme("iverton"), request, b"{}", &candidates, NOW) {
+        Verdict::Unexplained {
+            error,
+            digest_headers,
+        } => (error, digest_headers),
+        other => panic!("{other:?}"),
+    };
     let digest = hex_of(b"unknown", b"{}");
     assert_eq!(unexplained(&headers(&[])), (SignatureError::Missing, vec![]));
     assert_eq!(
