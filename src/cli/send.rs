@@ -164,7 +164,11 @@ impl Message<'_> {
                     answer.status,
                     text.trim()
                 )?;
-                Ok((200..300).contains(&answer.status) != self.spoilt)
+                Ok(if self.spoilt {
+                    is_refused_signature(answer.status)
+                } else {
+                    (200..300).contains(&answer.status)
+                })
             }
             Err(error) => {
                 writeln!(out, "<- no answer: {error}; is the gateway running?")?;
@@ -197,10 +201,15 @@ impl Message<'_> {
             200..300 if self.repeated => "taken again",
             200..300 if self.spoilt => "taken although the signature is wrong!",
             200..300 => "kept",
-            _ if self.spoilt => "refused, not kept: as it should be",
+            _ if self.spoilt && is_refused_signature(status) => "refused, not kept: as it should be",
             _ => "refused",
         }
     }
+}
+
+/// Any other refusal has another reason: a wrong path, a full store.
+fn is_refused_signature(status: u16) -> bool {
+    matches!(status, 401 | 429)
 }
 
 fn route<'c>(args: &Args, config: &'c Config) -> Result<&'c Route, CliError> {

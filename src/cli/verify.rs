@@ -11,6 +11,7 @@ use super::sign::read_body;
 use crate::clock::Clock;
 use crate::fields::Fields;
 use crate::provider::explain::{Verdict, explain};
+use crate::provider::preset;
 
 /// Check a captured request as the gateway would, and say why it fails.
 #[derive(Debug, Clone, clap::Args)]
@@ -39,6 +40,22 @@ pub struct Args {
     pub secrets: SecretArgs,
 }
 
+impl Args {
+    /// With `--route` the provider may be left out, and then the one word there is names the request.
+    fn with_the_request_in_its_place(mut self) -> Self {
+        let alone = self.request.is_none() && self.body.is_none() && self.secrets.route.is_some();
+        if alone
+            && self
+                .provider
+                .as_deref()
+                .is_some_and(|word| preset::find(word).is_none())
+        {
+            self.request = self.provider.take().map(PathBuf::from);
+        }
+        self
+    }
+}
+
 /// Writes the verdict. The exit code is 0 for a match and 1 for a refusal.
 ///
 /// # Errors
@@ -50,6 +67,7 @@ pub fn run(
     input: &mut dyn Read,
     out: &mut dyn Write,
 ) -> Result<ExitCode, CliError> {
+    let args = &args.clone().with_the_request_in_its_place();
     let RouteSecrets { scheme, secrets } = args.secrets.resolve(args.provider.as_deref(), source)?;
     let request = read_request(args, input)?;
     let verdict = explain(&scheme, &request.headers, &request.body, &secrets, clock.now());

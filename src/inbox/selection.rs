@@ -30,7 +30,7 @@ pub enum SelectionError {
         given: String,
     },
     /// A conflict belongs to one event.
-    #[error("conflict needs exactly one entry in events")]
+    #[error("conflict counts from 1 and needs exactly one entry in events")]
     Conflict,
 }
 
@@ -62,7 +62,7 @@ struct SelectionFile {
 /// See [`SelectionError`]; the text can be shown to whoever sent it.
 pub fn parse_selection(json: &[u8]) -> Result<Selection, SelectionError> {
     let file: SelectionFile = serde_json::from_slice(json)?;
-    if file.conflict.is_some() && file.events.len() != 1 {
+    if file.conflict.is_some_and(|number| number == 0 || file.events.len() != 1) {
         return Err(SelectionError::Conflict);
     }
     Ok(Selection {
@@ -165,6 +165,9 @@ mod tests {
             ("not a time", r#"{"since":"yesterday"}"#),
             ("conflict of nothing", r#"{"conflict":1}"#),
             ("conflict of two", r#"{"conflict":1,"events":[1,2]}"#),
+            ("conflict counted from 0", r#"{"conflict":0,"events":[1]}"#),
+            ("a field twice", r#"{"route":"a","route":"b"}"#),
+            ("a time without a zone", r#"{"since":"2026-11-21T01:15:00"}"#),
         ] {
             assert!(parse_selection(json.as_bytes()).is_err(), "{name}");
         }
