@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
-use tokio::io::AsyncWriteExt;
 
 use super::FrontDoor;
 use super::answer::{Answer, Refusal};
@@ -103,16 +102,15 @@ async fn serve_http1(door: &FrontDoor, mut connection: Http1<Stream>, peer: IpAd
             Err(refusal) => {
                 let answer = door.headless(&refusal, peer, began.elapsed());
                 if refusal != Refusal::Aborted {
-                    connection.write_answer(&answer, "", false, &door.date).await;
+                    connection.write_answer(&answer, None, true, &door.date).await;
                     connection.close().await;
                 }
                 return;
             }
             Ok(Some(head)) => {
                 let answer = door.handle(&head, &mut connection, peer, tls).await;
-                let keep_alive = head.keep_alive && !door.is_stopping();
                 if !connection
-                    .write_answer(&answer, &head.method, keep_alive, &door.date)
+                    .write_answer(&answer, Some(&head), door.is_stopping(), &door.date)
                     .await
                 {
                     connection.close().await;
@@ -125,7 +123,7 @@ async fn serve_http1(door: &FrontDoor, mut connection: Http1<Stream>, peer: IpAd
 }
 
 /// Says 503 without reading anything.
-async fn refuse(door: &FrontDoor, mut stream: Stream, peer: IpAddr, limit: ConnectionLimit) {
+async fn refuse(door: &FrontDoor, stream: Stream, peer: IpAddr, limit: ConnectionLimit) {
     let name = match limit {
         ConnectionLimit::All => "connections",
         ConnectionLimit::Peer => "connections_per_peer",
@@ -134,12 +132,13 @@ async fn refuse(door: &FrontDoor, mut stream: Stream, peer: IpAddr, limit: Conne
     if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
         return;
     }
+    // Only so many are told why, since these connections are over the cap already.
+    let Ok(_place) = door.limiter.refusal() else { return };
     let answer = Answer::refused(&Refusal::Connections, None);
-    let bytes = super::http1::serialise(&answer, &door.date);
+    let mut connection = Http1::new(stream);
     let said = tokio::time::timeout(REFUSAL_TIMEOUT, async {
-        stream.write_all(&bytes).await?;
-        stream.flush().await?;
-        tokio::io::AsyncWriteExt::shutdown(&mut stream).await
+        connection.write_answer(&answer, None, true, &door.date).await;
+        connection.close().await;
     });
     // It was refused either way.
     drop(said.await);
