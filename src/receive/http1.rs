@@ -120,7 +120,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
         let reusable = keep_alive && !answer.close && self.body == BodyState::Done;
         let mut out = std::mem::take(&mut self.out);
         out.clear();
-        write_head(&mut out, answer, !reusable, date);
+        // What a HEAD was answered with has the length of a body that did not come.
+        let sized = !(method == "HEAD" && answer.relayed.is_some());
+        write_head(&mut out, answer, sized, !reusable, date);
         let body = if method == "HEAD" {
             &[][..]
         } else {
@@ -297,12 +299,12 @@ fn may_be_a_method(start: &[u8]) -> bool {
 /// A whole answer that ends its connection.
 pub(super) fn serialise(answer: &Answer, date: &HttpDate) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    write_head(&mut out, answer, true, date);
+    write_head(&mut out, answer, true, true, date);
     out.extend_from_slice(&answer.body);
     out
 }
 
-fn write_head(out: &mut Vec<u8>, answer: &Answer, close: bool, date: &HttpDate) {
+fn write_head(out: &mut Vec<u8>, answer: &Answer, sized: bool, close: bool, date: &HttpDate) {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -315,8 +317,8 @@ fn write_head(out: &mut Vec<u8>, answer: &Answer, close: bool, date: &HttpDate) 
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     }
-    // RFC 9110, 8.6: none with 1xx and 204.
-    if answer.status != 204 {
+    // RFC 9110, 8.6: none with 1xx and 204, and with 304 only that of the body that did not change.
+    if sized && !matches!(answer.status, 204 | 304) {
         out.extend_from_slice(b"Content-Length: ");
         out.extend_from_slice(answer.body.len().to_string().as_bytes());
         out.extend_from_slice(b"\r\n");
