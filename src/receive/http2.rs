@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use http::uri::Authority;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::{Method, ResponseHeader};
 use pingora::protocols::http::ServerSession;
@@ -80,18 +81,15 @@ impl Http2 {
                 .iter()
                 .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
         );
-        let host = request
-            .uri
-            .authority()
-            .map(|authority| authority.as_str().to_owned())
-            .unwrap_or_default();
         let target = request
             .uri
             .path_and_query()
             .map_or("/", |target| target.as_str())
             .to_owned();
         let method = request.method.as_str().to_owned();
-        match Head::from_http2(&method, &target, &host, fields, limits.header_fields_max) {
+        let head = host(request.uri.authority(), &fields)
+            .and_then(|host| Head::from_http2(&method, &target, &host, fields, limits.header_fields_max));
+        match head {
             Ok(head) => {
                 let mut body = Http2Body { session };
                 self.door.handle(&head, &mut body, peer, true).await
@@ -154,6 +152,22 @@ impl HttpServerApp for Http2 {
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options.0)
     }
+}
+
+/// RFC 9113, 8.3.1: `:authority`, or `Host` in its place; where both are sent they must be one.
+fn host(authority: Option<&Authority>, fields: &Fields) -> Result<String, Refusal> {
+    let mut hosts = fields.values("host");
+    let host = match (authority, hosts.next()) {
+        (Some(authority), None) => authority.as_str().as_bytes(),
+        (None, Some(host)) => host,
+        (Some(authority), Some(host)) if host.eq_ignore_ascii_case(authority.as_str().as_bytes()) => host,
+        (Some(_), Some(_)) => return Err(Refusal::BadRequest("Host is not :authority")),
+        (None, None) => return Err(Refusal::BadRequest("no :authority")),
+    };
+    if hosts.next().is_some() {
+        return Err(Refusal::BadRequest("more than one Host"));
+    }
+    String::from_utf8(host.to_vec()).map_err(|_| Refusal::BadRequest("Host is not a host"))
 }
 
 struct Http2Body<'a> {

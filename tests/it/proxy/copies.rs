@@ -9,8 +9,8 @@ use crate::support::{App, Connection, Gateway, Launch, PATIENCE, Reply, Response
 const BODY: &[u8] = br#"{"id":"copy"}"#;
 
 /// An app that answers its first request only when told what.
-fn waiting_app() -> (App, mpsc::Sender<Reply>) {
-    let (sender, receiver) = mpsc::channel();
+fn waiting_app() -> (App, mpsc::SyncSender<Reply>) {
+    let (sender, receiver) = mpsc::sync_channel(1);
     let receiver = std::sync::Mutex::new(Some(receiver));
     let app = App::with(move |_| {
         let first = receiver.lock().unwrap().take();
@@ -23,16 +23,15 @@ fn waiting_app() -> (App, mpsc::Sender<Reply>) {
 }
 
 fn post_in_background(gateway: &Gateway) -> mpsc::Receiver<Response> {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(1);
     let mut connection = Connection::open(gateway.listen()).unwrap();
     connection.write(&raw("POST", BODY)).unwrap();
     std::thread::spawn(move || drop(sender.send(connection.read_response().unwrap())));
     receiver
 }
 
-/// Requests under way as the gateway counts them are not shown; what its connections have sent is.
+/// Nothing may be answered while the first is in flight.
 fn wait_until_waiting(first: &mpsc::Receiver<Response>, copies: &[mpsc::Receiver<Response>]) {
-    // Nothing may be answered while the first is in flight.
     std::thread::sleep(Duration::from_millis(150));
     assert!(first.try_recv().is_err());
     for copy in copies {
