@@ -7,7 +7,7 @@ RUN command -v cmake >/dev/null \
     || (apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*)
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --bin hooklatch
+RUN cargo build --release --locked --bin hooklatch && strip --strip-debug target/release/hooklatch
 
 FROM ${RUNTIME}
 RUN test -e /etc/ssl/certs/ca-certificates.crt \

@@ -4,9 +4,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tag=${IMAGE:-hooklatch:$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)}
-for tool in docker podman buildah; do
+if command -v docker >/dev/null; then
+    exec docker build -t "$tag" "$@" .
+fi
+for tool in podman buildah; do
     if command -v "$tool" >/dev/null; then
-        exec "$tool" build -t "$tag" "$@" .
+        # Their own default format has no HEALTHCHECK.
+        exec "$tool" build --format docker -t "$tag" "$@" .
     fi
 done
 echo "none of docker, podman and buildah is installed" >&2

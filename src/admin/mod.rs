@@ -14,7 +14,6 @@ mod answer;
 mod connection;
 mod guard;
 mod routes;
-mod selection;
 
 use std::future::Future;
 use std::net::SocketAddr;

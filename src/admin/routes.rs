@@ -15,11 +15,11 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::State;
 use super::answer::{json, refusal, refusal_with};
 use super::connection::Arrival;
 use super::guard::Door;
-use super::{State, selection};
-use crate::inbox::{Health, InboxError};
+use crate::inbox::{Health, InboxError, parse_selection};
 use crate::shutdown::Phase;
 use crate::telemetry::{METRICS_CONTENT_TYPE, Telemetry};
 
@@ -156,7 +156,7 @@ async fn replay(Shared(state): Shared<State>, request: Request) -> Response {
         Ok(body) => body,
         Err(response) => return response,
     };
-    let selection = match selection::parse(&body) {
+    let selection = match parse_selection(&body) {
         Ok(selection) => selection,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, &error.to_string()),
     };

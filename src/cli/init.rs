@@ -105,7 +105,7 @@ fn text(providers: &[String], args: &Args) -> String {
     for provider in providers {
         text.push_str(&format!(
             "{} = {{ env = {} }}\n",
-            quoted(provider),
+            key(provider),
             quoted(&variable(provider))
         ));
     }
@@ -134,6 +134,16 @@ fn quoted(text: &str) -> String {
         })
         .collect();
     format!("\"{escaped}\"")
+}
+
+/// A TOML key: bare where that is enough.
+fn key(text: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if !text.is_empty() && text.bytes().all(bare) {
+        text.to_owned()
+    } else {
+        quoted(text)
+    }
 }
 
 /// `QUANTIV_WEBHOOK_SECRET`.

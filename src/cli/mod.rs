@@ -3,10 +3,19 @@
 //! Exit codes are those of the whole program: 0 done, 1 failed, 2 configuration or arguments, 70 store failed, 75 store
 //! in use.
 
+mod capture;
 pub mod check;
+mod config_secrets;
+pub mod error;
+pub mod events;
 pub mod health;
 pub mod init;
+pub mod providers;
 pub mod run;
+pub mod secret_args;
+pub mod send;
+pub mod sign;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -15,6 +24,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::config_secrets::ConfigSecrets;
+use self::error::CliError;
+use self::events::EventsError;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Env, Problems, ProcessEnv, inspect_file};
 
 /// The exit code of a wrong configuration or wrong arguments.
@@ -54,6 +67,16 @@ enum Verb {
     Init(init::Args),
     /// Say everything that is wrong with the configuration and whether its store can be used
     Check(check::Args),
+    /// Make the signature a provider would make for a body
+    Sign(sign::Args),
+    /// Check a captured request as the gateway would, and say why it fails
+    Verify(verify::Args),
+    /// Send a realistic signed event through the front door
+    Send(send::Args),
+    /// List the provider presets, or show one
+    Providers(providers::Args),
+    /// List and show kept events, or have them delivered again
+    Events(events::EventsArgs),
     /// Ask a running gateway whether it is ready
     Health(health::Args),
 }
@@ -72,11 +95,70 @@ where
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    match &cli.verb {
-        Verb::Run(args) => run::run(args, &cli.global),
-        Verb::Init(args) => init::run(args),
-        Verb::Check(args) => check::run(&cli.global, args),
-        Verb::Health(args) => health::run(args),
+    match cli.verb {
+        Verb::Run(args) => run::run(&args, &cli.global),
+        Verb::Init(args) => init::run(&args),
+        Verb::Check(args) => check::run(&cli.global, &args),
+        Verb::Sign(args) => {
+            let source = ConfigSecrets(&cli.global);
+            said(sign::run(
+                &args,
+                &source,
+                &SystemClock,
+                &mut io::stdin(),
+                &mut io::stdout(),
+            ))
+        }
+        Verb::Verify(args) => {
+            let source = ConfigSecrets(&cli.global);
+            said(verify::run(
+                &args,
+                &source,
+                &SystemClock,
+                &mut io::stdin(),
+                &mut io::stdout(),
+            ))
+        }
+        Verb::Send(args) => match cli.global.load() {
+            Ok((config, _)) => said(send::run(&args, &config, &SystemClock, &mut io::stdout())),
+            Err(code) => code,
+        },
+        Verb::Providers(args) => said(providers::run(&args, &mut io::stdout())),
+        Verb::Events(args) => look_at_events(args, &cli.global),
+        Verb::Health(args) => health::run(&args),
+    }
+}
+
+/// The configuration fills in what the arguments leave out; without one they must name everything.
+fn look_at_events(args: events::EventsArgs, global: &Global) -> ExitCode {
+    let config = inspect_file(&global.config_path(), &ProcessEnv).0;
+    let defaults = config.map_or_else(events::Defaults::default, |config| events::Defaults {
+        store: config.store.map(|store| store.path),
+        admin: config.admin.listen,
+        token: config.admin.token,
+    });
+    match events::run(args, &defaults, SystemClock.now(), &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(EventsError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            err(&format!("hooklatch: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The verb's exit code; what went wrong is said.
+fn said(outcome: Result<ExitCode, CliError>) -> ExitCode {
+    match outcome {
+        Ok(code) => code,
+        // Whoever read our output has had enough.
+        Err(CliError::Stdio(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            err(&format!("hooklatch: {error}"));
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

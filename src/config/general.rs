@@ -39,7 +39,8 @@ pub(super) struct Front {
 
 pub(super) fn front(root: &Section<'_>) -> Front {
     let listen = address(root, "listen").unwrap_or(At {
-        value: SocketAddr::from(([0, 0, 0, 0], 8080)),
+        // Port 0, where the written address is wrong, is nobody's: no false alarm about a second listener.
+        value: SocketAddr::from(([0, 0, 0, 0], if root.has("listen") { 0 } else { 8080 })),
         span: root.span.clone(),
     });
     let zero_to_hour = Duration::ZERO..=Duration::from_secs(3600);

@@ -6,6 +6,8 @@
 mod context;
 mod env;
 mod general;
+mod identify;
+mod path;
 mod report;
 mod route;
 mod secrets;
@@ -30,6 +32,8 @@ use self::route::Read;
 use self::secrets::{Secrets, hide_lines};
 use self::section::Section;
 use self::upstream::ModeWord;
+use crate::event::{SecretName, Timestamp};
+use crate::secret::SecretText;
 use crate::{admin, deliver, inbox, receive};
 
 /// Largest configuration that is read.
@@ -149,6 +153,14 @@ pub fn inspect(file_name: &str, text: &str, env: &dyn Env) -> (Option<Config>, P
 #[doc(hidden)]
 pub fn keys_asked_for(text: &str, env: &dyn Env) -> BTreeSet<String> {
     read("", text, env).2
+}
+
+/// Name, text and `until` of every secret of `[secrets]` that can be read; for `sign` and `verify --explain`, which need
+/// more of a secret than the key that a running gateway keeps.
+pub fn secret_texts(text: &str, env: &dyn Env) -> Vec<(SecretName, SecretText, Option<Timestamp>)> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let context = Context::new(text, env);
+    Secrets::read(&Section::root(&context, table.get_ref())).into_texts()
 }
 
 fn read(file_name: &str, text: &str, env: &dyn Env) -> (Option<Config>, Problems, BTreeSet<String>) {
@@ -307,7 +319,10 @@ fn check_shared_secrets(context: &Context<'_>, route: &Read<'_>, earlier: &[Read
                     _ => false,
                 })
         });
-        if let (true, Some(name), Some(other)) = (shared, &route.name, &other.name) {
+        // Routes of one name have an error of their own.
+        if let (true, Some(name), Some(other)) = (shared, &route.name, &other.name)
+            && name.value != other.value
+        {
             let text = format!(
                 "routes \"{}\" and \"{}\" share a secret: a request captured from one can be sent to the other",
                 other.value, name.value

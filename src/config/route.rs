@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use toml::de::DeValue;
-
-use super::context::{At, Context, Span};
+use super::context::{At, Span};
 use super::general::{BODIES, SPANS, count, networks, quota_of};
+use super::identify;
+use super::path;
 use super::secrets::{Secret, Secrets};
 use super::section::Section;
 use super::units::show_duration;
@@ -15,21 +15,13 @@ use crate::deliver::{self, LaneSettings};
 use crate::event::{RouteName, Target};
 use crate::provider::identify::IdentifyRule;
 use crate::provider::preset::Preset;
-use crate::receive::settings::{
-    FixedAnswer, Limits, Mode, ProxyUpstream, Quota, Route, RoutePath, Verify, Want,
-};
+use crate::receive::settings::{FixedAnswer, Limits, Mode, ProxyUpstream, Quota, Route, RoutePath, Want};
 use crate::upstream::Endpoint;
 
 /// How long an id is remembered.
 const DEDUP_WINDOW: Duration = Duration::from_secs(7 * 86_400);
 /// A copy of an event in flight waits so long for the first one's end.
 const COPY_WAIT: Duration = Duration::from_secs(4);
-/// Longest name of a route: it becomes a header's value and a metric's label.
-const NAME_BYTES_MAX: usize = 128;
-/// Longest path.
-const PATH_BYTES_MAX: usize = 1024;
-/// Deepest JSON pointer.
-const POINTER_TOKENS_MAX: usize = 16;
 /// Longest fixed answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -60,8 +52,8 @@ pub(super) fn read<'s>(
     limits: &Limits,
     body_bytes_default: usize,
 ) -> Read<'s> {
-    let path = path(&table);
-    let name = name(&table, path.as_ref());
+    let path = path::path(&table);
+    let name = path::name(&table, path.as_ref());
     let mode = match table.word("mode", &["queue", "proxy"]) {
         Some("proxy") => ModeWord::Proxy,
         _ => ModeWord::Queue,
@@ -69,12 +61,14 @@ pub(super) fn read<'s>(
     let proof = verify::proof(&table, secrets);
     let preset = proof.as_ref().and_then(|proof| proof.preset);
     let upstreams = upstream::upstreams(&table, mode, preset, secrets);
-    let identify = identify(&table, proof.as_ref());
+    let identify = identify::identify(&table, proof.as_ref());
     let (dedup_window, dedup_body_window) = windows(&table, proof.as_ref(), &identify);
     let rate = rate(&table, mode, preset);
     let body_bytes_max = body_bytes(&table, limits, body_bytes_default);
     let by_path = dedup_by_path(&table, path.as_ref());
-    warn_of_untyped_filters(&table, &identify, &upstreams);
+    if proof.is_some() {
+        warn_of_untyped_filters(&table, &identify, &upstreams);
+    }
 
     let endpoints = upstreams.iter().map(upstream::place).collect();
     let common = Common {
@@ -181,7 +175,7 @@ fn modes(
     for upstream in upstreams {
         wants.push(Want {
             upstream: upstream.name.value.clone(),
-            types: upstream.types.map(|at| at.value),
+            types: upstream.queue.types.map(|at| at.value),
         });
         lanes.push(LaneSettings {
             target: Target {
@@ -191,116 +185,13 @@ fn modes(
             endpoint: upstream.endpoint.value,
             handoff: upstream.handoff,
             limits: upstream.limits,
-            concurrency: upstream.concurrency,
-            rates: upstream.rate.into_iter().chain(pace).collect(),
-            retry: upstream.retry,
-            paused: upstream.paused,
+            concurrency: upstream.queue.concurrency,
+            rates: upstream.queue.rate.into_iter().chain(pace).collect(),
+            retry: upstream.queue.retry,
+            paused: upstream.queue.paused,
         });
     }
     (Some(Mode::Queue { wants }), lanes)
-}
-
-fn path(table: &Section<'_>) -> Option<At<RoutePath>> {
-    if !table.has("path") {
-        table.missing(
-            "path",
-            "write path = \"/hooks/name\", or \"/hooks/name/*\" for everything below it",
-        );
-    }
-    let written = table.string("path")?;
-    match parse_path(written.value) {
-        Ok(value) => Some(At {
-            value,
-            span: written.span,
-        }),
-        Err(reason) => {
-            table
-                .context
-                .wrong(&written.span, format!("path {:?} {reason}", written.value), None);
-            None
-        }
-    }
-}
-
-/// A path as it stands in a request line, so that the two can be compared byte for byte.
-fn parse_path(text: &str) -> Result<RoutePath, &'static str> {
-    let prefix = text.strip_suffix("/*");
-    let plain = prefix.unwrap_or(text);
-    if !text.starts_with('/') {
-        return Err("must begin with \"/\"");
-    }
-    if text.len() > PATH_BYTES_MAX {
-        return Err("is over 1024 bytes");
-    }
-    if plain.contains('*') {
-        return Err("may hold \"*\" only as its end, \"/*\"");
-    }
-    if plain.contains(['?', '#']) {
-        return Err("may not hold a query or a fragment; routes are chosen by path alone");
-    }
-    if !plain.bytes().all(|byte| byte.is_ascii_graphic())
-        || plain.contains(['\\', '"', '<', '>', '^', '`', '{', '|', '}'])
-    {
-        return Err("holds a character that no path in a request can hold; write it percent-encoded");
-    }
-    let lower = plain.to_ascii_lowercase();
-    if ["%2e", "%2f", "%5c"].iter().any(|code| lower.contains(code)) {
-        return Err("holds an encoded \".\", \"/\" or \"\\\", which is never matched");
-    }
-    let broken_escape = plain.split('%').skip(1).any(|after| {
-        !after
-            .get(..2)
-            .is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    });
-    if broken_escape {
-        return Err("holds a \"%\" that is not followed by two hex digits");
-    }
-    if plain.contains("//") || (prefix.is_some() && plain.ends_with('/')) {
-        return Err("holds \"//\"");
-    }
-    if plain.split('/').any(|segment| segment == "." || segment == "..") {
-        return Err("holds \".\" or \"..\"; write the path itself");
-    }
-    Ok(match prefix {
-        Some(prefix) => RoutePath::Below(format!("{prefix}/").into()),
-        None => RoutePath::Exact(text.into()),
-    })
-}
-
-/// `name`, else the path without its leading slash and without a closing `/*`.
-fn name(table: &Section<'_>, path: Option<&At<RoutePath>>) -> Option<At<RouteName>> {
-    if let Some(written) = table.string("name") {
-        let usable = (1..=NAME_BYTES_MAX).contains(&written.value.len())
-            && written
-                .value
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'));
-        if !usable {
-            let text = "the name of a route is 1 to 128 visible ASCII characters without \" and \\";
-            table.context.wrong(&written.span, text, None);
-            return None;
-        }
-        return Some(At {
-            value: RouteName::new(written.value),
-            span: written.span,
-        });
-    }
-    let path = path.filter(|_| !table.has("name"))?;
-    let (RoutePath::Exact(text) | RoutePath::Below(text)) = &path.value;
-    let bare = text.trim_matches('/');
-    if bare.len() > NAME_BYTES_MAX {
-        let help = "write name = \"...\", at most 128 characters";
-        table.context.error(
-            &path.span,
-            "this path is too long to be the route's name",
-            Some(help),
-        );
-        return None;
-    }
-    Some(At {
-        value: RouteName::new(if bare.is_empty() { "root" } else { bare }),
-        span: path.span.clone(),
-    })
 }
 
 fn methods(table: &Section<'_>) -> Vec<Box<str>> {
@@ -325,105 +216,6 @@ fn methods(table: &Section<'_>) -> Vec<Box<str>> {
         }
     }
     methods
-}
-
-/// Where id and type stand: the preset's places, unless the route names its own.
-fn identify(table: &Section<'_>, proof: Option<&Proof<'_>>) -> IdentifyRule {
-    let mut rule = proof.map(|proof| proof.identify.clone()).unwrap_or_default();
-    if let Some(id) = event_id(table) {
-        let unverified = proof.is_some_and(|proof| matches!(proof.verify, Verify::Nothing));
-        if unverified && id.is_some() {
-            let text = "\"event_id\" has no meaning with verify = \"none\": an id that anybody can write is not trusted";
-            let help = "remove it; events are told apart by their bodies";
-            table.context.error(&table.key_span("event_id"), text, Some(help));
-        }
-        rule.id = id;
-    }
-    if let Some(place) = table.table("event_type", "{ json = \"/type\" }") {
-        let body = place.string("json");
-        let header = place.string("header");
-        if body.is_none() && header.is_none() && !place.has("json") && !place.has("header") {
-            place.missing(
-                "json",
-                "write event_type = { json = \"/type\" } or { header = \"X-Type\" }",
-            );
-        }
-        rule.event_type = body.and_then(|text| pointer(table.context, &text));
-        rule.type_header = header.and_then(|name| {
-            let lower = name.value.to_ascii_lowercase();
-            if http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
-                let text = format!("{:?} is not the name of a header", name.value);
-                table.context.wrong(&name.span, text, None);
-                return None;
-            }
-            Some(lower.into())
-        });
-        place.finish();
-    }
-    rule
-}
-
-/// `Some(None)` for `"body-hash"`.
-fn event_id(table: &Section<'_>) -> Option<Option<Vec<Box<str>>>> {
-    let item = table.item("event_id")?;
-    let form = "\"event_id\" must be { json = \"/id\" } or \"body-hash\"";
-    match item.value.get_ref() {
-        DeValue::String(word) if word == "body-hash" => Some(None),
-        DeValue::Table(_) => {
-            let place = table.table("event_id", "{ json = \"/id\" }")?;
-            if let Some(header) = place.refused("header") {
-                let text = format!(
-                    "event_id = header {} is not covered by the signature: a captured request could be replayed under a new id",
-                    header.as_str().unwrap_or("\"...\"")
-                );
-                let help = "use event_id = { json = \"/id\" } or \"body-hash\"";
-                table.context.wrong(&item.span(), text, Some(help));
-                return None;
-            }
-            if !place.has("json") {
-                place.missing("json", "write event_id = { json = \"/id\" }");
-            }
-            let pointer = place
-                .string("json")
-                .and_then(|text| pointer(table.context, &text));
-            place.finish();
-            pointer.map(Some)
-        }
-        _ => {
-            table.context.wrong(&item.span(), form, None);
-            None
-        }
-    }
-}
-
-/// A JSON pointer (RFC 6901), split into its tokens.
-fn pointer(context: &Context<'_>, text: &At<&str>) -> Option<Vec<Box<str>>> {
-    let tokens: Option<Vec<Box<str>>> = text
-        .value
-        .strip_prefix('/')
-        .map(|rest| rest.split('/').map(pointer_token).collect())
-        .unwrap_or_default();
-    if tokens
-        .as_ref()
-        .is_none_or(|tokens| tokens.len() > POINTER_TOKENS_MAX)
-    {
-        let problem = format!(
-            "{:?} is not a JSON pointer of at most {POINTER_TOKENS_MAX} steps; write it like \"/data/id\"",
-            text.value
-        );
-        context.wrong(&text.span, problem, None);
-        return None;
-    }
-    tokens
-}
-
-/// `~1` is `/` and `~0` is `~`; a `~` before anything else is a mistake.
-fn pointer_token(token: &str) -> Option<Box<str>> {
-    let valid = token
-        .split('~')
-        .skip(1)
-        .all(|after| after.starts_with('0') || after.starts_with('1'));
-    valid.then(|| token.replace("~1", "/").replace("~0", "~").into())
 }
 
 /// The dedup windows: of ids, and of bodies without one.
@@ -538,7 +330,10 @@ fn body_bytes(table: &Section<'_>, limits: &Limits, default: usize) -> usize {
 
 fn warn_of_untyped_filters(table: &Section<'_>, identify: &IdentifyRule, upstreams: &[Upstream]) {
     let readable = identify.event_type.is_some() || identify.type_header.is_some();
-    for types in upstreams.iter().filter_map(|upstream| upstream.types.as_ref()) {
+    for types in upstreams
+        .iter()
+        .filter_map(|upstream| upstream.queue.types.as_ref())
+    {
         if !readable {
             let text = "\"types\" has no effect: nothing says where the type of an event stands";
             table.context.warn(
@@ -593,54 +388,5 @@ fn missing_signature(preset: Option<&Preset>) -> FixedAnswer {
     match preset {
         Some(preset) => fixed(preset.missing_signature.0, &preset.missing_signature.1),
         None => fixed(401, r#"{"error":"Invalid signature"}"#),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths() {
-        for (path, good) in [
-            ("/", true),
-            ("/*", true),
-            ("/hooks/quantiv", true),
-            ("/hooks/quantiv/", true),
-            ("/hooks/*", true),
-            ("/a%20b", true),
-            ("", false),
-            ("hooks", false),
-            ("/a*", false),
-            ("/*/b", false),
-            ("/a/**", false),
-            ("//*", false),
-            ("/a//b", false),
-            ("/a/./b", false),
-            ("/a/..", false),
-            ("/../*", false),
-            ("/a%2eb", false),
-            ("/a%2F", false),
-            ("/a%5C", false),
-            ("/a%zz", false),
-            ("/a%2", false),
-            ("/a\\b", false),
-            ("/a?b=c", false),
-            ("/a#b", false),
-            ("/ä", false),
-            ("/a b", false),
-        ] {
-            assert_eq!(parse_path(path).is_ok(), good, "{path:?}: {:?}", parse_path(path));
-        }
-        assert_eq!(parse_path("/*"), Ok(RoutePath::Below("/".into())));
-        assert_eq!(parse_path("/hooks/*"), Ok(RoutePath::Below("/hooks/".into())));
-    }
-
-    #[test]
-    fn pointer_tokens() {
-        assert_eq!(pointer_token("a~1b~0c").as_deref(), Some("a/b~c"));
-        assert_eq!(pointer_token("~01").as_deref(), Some("~1"));
-        assert_eq!(pointer_token("a~2"), None);
-        assert_eq!(pointer_token("a~"), None);
     }
 }

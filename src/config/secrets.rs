@@ -34,6 +34,17 @@ pub(super) struct Secret {
 pub(super) struct Secrets(BTreeMap<String, Secret>);
 
 impl Secrets {
+    /// What could be read of each.
+    pub(super) fn into_texts(self) -> Vec<(SecretName, SecretText, Option<Timestamp>)> {
+        let texts = self
+            .0
+            .into_values()
+            .map(|secret| (secret.name, secret.text, secret.until));
+        texts
+            .filter_map(|(name, text, until)| Some((name, text?, until)))
+            .collect()
+    }
+
     /// Reads the table and every source in it.
     pub(super) fn read(root: &Section<'_>) -> Self {
         let Some(table) = root.table("secrets", "{ name = { env = \"NAME\" } }") else {
@@ -334,8 +345,10 @@ fn checked(context: &Context<'_>, what: &str, span: &Span, bytes: Vec<u8>) -> Op
         return None;
     }
     if around > 0 {
-        let text =
-            format!("{what} begins or ends with {around} bytes of white space, which are used as part of it");
+        let plural = if around == 1 { "" } else { "s" };
+        let text = format!(
+            "{what} begins or ends with {around} byte{plural} of white space, which are used as part of it"
+        );
         context.warn(
             span,
             text,

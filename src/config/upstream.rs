@@ -36,12 +36,17 @@ pub(super) enum ModeWord {
     Proxy,
 }
 
-/// One upstream; which of its fields count depends on the route's mode.
+/// One upstream.
 pub(super) struct Upstream {
     pub(super) name: At<UpstreamName>,
     pub(super) endpoint: At<Endpoint>,
     pub(super) handoff: handoff::Settings,
     pub(super) limits: Limits,
+    pub(super) queue: QueueKeys,
+}
+
+/// What only a queue route's upstream has; the defaults elsewhere.
+pub(super) struct QueueKeys {
     pub(super) concurrency: usize,
     pub(super) rate: Option<Quota>,
     pub(super) retry: RetryPlan,
@@ -117,7 +122,7 @@ fn upstream(
     refuse_keys_of_the_other_mode(&table, mode);
     let limits = limits(&table, mode, preset);
     let handoff = handoff(&table, secrets);
-    let read = Upstream {
+    let queue = QueueKeys {
         concurrency: table
             .integer("concurrency", 1..=10_000)
             .map_or(32, |at| count(at.value)),
@@ -125,16 +130,15 @@ fn upstream(
         retry: retry(&table),
         paused: table.boolean("paused").is_some_and(|at| at.value),
         types: types(&table),
-        limits,
-        handoff,
-        name: At {
-            value: UpstreamName::new(ONLY_NAME),
-            span: table.span.clone(),
-        },
-        endpoint: endpoint?,
     };
     table.finish();
-    Some(Upstream { name: name?, ..read })
+    Some(Upstream {
+        name: name?,
+        endpoint: endpoint?,
+        handoff,
+        limits,
+        queue,
+    })
 }
 
 fn name(table: &Section<'_>, default_name: Option<&str>) -> Option<At<UpstreamName>> {

@@ -226,6 +226,8 @@ impl Lane {
                 .saturating_sub(self.busy.load(Ordering::Acquire));
             if places == 0 {
                 self.pause(turn, None).await;
+                // Attempts end in bursts: let the others of this one end too, and claim for all of them at once.
+                tokio::task::yield_now().await;
                 continue;
             }
             let gate = lock(&self.breaker).gate(Instant::now());

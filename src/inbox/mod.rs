@@ -3,11 +3,17 @@
 //! `receive` accepts events here, `deliver` claims and settles deliveries; they never meet elsewhere.
 
 mod contract;
+mod selection;
 
+mod reader;
 mod sqlite;
 
 pub use contract::{
     Acceptance, Accepted, Claim, Counts, Health, Inbox, InboxError, Job, NewEvent, Outcome, ProxyMark,
     Replayed, Retention, Selection, Settings, Settlement, Status, TargetCounts,
 };
+pub use reader::{
+    ConflictLine, DeliveryLine, EventCounts, EventDetail, EventLine, LIST_MAX, Reader, ReaderError,
+};
+pub use selection::{SelectionError, parse_selection, parse_status, selection_json};
 pub use sqlite::{OpenError, SqliteInbox, open};

@@ -2,6 +2,7 @@
 //!
 //! A preset is a file under `config/providers/`, embedded in the binary; adding one touches no Rust.
 
+pub mod explain;
 pub mod identify;
 pub mod preset;
 mod preset_file;

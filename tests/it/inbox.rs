@@ -1,5 +1,13 @@
 //! The inbox: what a store must keep, dedup, hand out and forget.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails fails its test"
+)]
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
@@ -72,7 +80,7 @@ impl Rig {
     }
 
     fn sql(&self) -> Connection {
-        Connection::open(self.folder.path().join("inbox.db")).unwrap()
+        Connection::open(self.settings.path.join("inbox.db")).unwrap()
     }
 
     fn event(&self, id: &str, body: &str) -> NewEvent {
@@ -174,6 +182,15 @@ async fn claim_one(inbox: &dyn Inbox) -> Job {
     jobs.remove(0)
 }
 
+/// Claims until there are `count`: the hand-off follows the answer.
+async fn claim_exactly(inbox: &dyn Inbox, target: &Target, count: usize) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    while jobs.len() < count {
+        jobs.extend(claim(inbox, target, count - jobs.len()).await);
+    }
+    jobs
+}
+
 async fn claim_nothing(inbox: &dyn Inbox, target: &Target) {
     if let Ok(claimed) = timeout(MOMENT, inbox.claim(target, 10)).await {
         panic!("nothing was to be claimed: {claimed:?}");
@@ -237,18 +254,12 @@ async fn kill(rig: &Rig, id: &str, body: &str) -> Seq {
     seq
 }
 
-async fn deliver_all(rig: &Rig, target: &Target) {
-    while rig.counts(target).pending > 0 {
-        for job in claim(&*rig.inbox, target, 64).await {
-            delivered(&*rig.inbox, &job);
-        }
-        // Settled, not only attempted.
-        until("settled", || {
-            rig.inbox.health() == Health::Accepting || rig.inbox.health() == Health::Full
-        })
-        .await;
-        tokio::time::sleep(Duration::from_millis(60)).await;
+async fn deliver(rig: &Rig, count: usize) {
+    for _ in 0..count {
+        let job = claim_one(&*rig.inbox).await;
+        delivered(&*rig.inbox, &job);
     }
+    until("all settled", || rig.counts(&app()).pending == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,8 +318,7 @@ async fn a_repeat_is_a_duplicate_of_the_first() {
         );
     }
     assert_ne!(seq_of(rig.accept("evt_2", "x").await), first);
-    let job = claim(&*rig.inbox, &app(), 10).await;
-    assert_eq!(job.len(), 2);
+    claim_exactly(&*rig.inbox, &app(), 2).await;
     let rig = rig.reopen();
     assert!(matches!(rig.accept("evt_1", "x").await, Accepted::Duplicate { of, .. } if of == first));
     let counted: i64 = rig
@@ -349,8 +359,7 @@ async fn a_settled_delivery_is_gone_and_an_unsettled_one_comes_back_after_a_rest
     let rig = Rig::new();
     rig.accept("evt_1", "x").await;
     rig.accept("evt_2", "y").await;
-    let jobs = claim(&*rig.inbox, &app(), 10).await;
-    assert_eq!(jobs.len(), 2);
+    let jobs = claim_exactly(&*rig.inbox, &app(), 2).await;
     claim_nothing(&*rig.inbox, &app()).await;
     delivered(&*rig.inbox, &jobs[0]);
     until("settled", || rig.counts(&app()).pending == 1).await;
@@ -408,4 +417,604 @@ async fn a_released_lease_is_due_at_once() {
         settle(&*rig.inbox, &job, Outcome::Released);
     }
     assert_eq!(rig.counts(&app()).pending, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duplicate_of_a_dead_event_sets_it_going_again() {
+    let rig = Rig::new();
+    let seq = kill(&rig, "evt_1", "x").await;
+    rig.clock.advance(1000);
+    let again = rig.accept("evt_1", "x").await;
+    assert_eq!(
+        again,
+        Accepted::Duplicate {
+            of: seq,
+            rearmed: true,
+            conflict: false
+        }
+    );
+    let rig = rig.reopen();
+    let job = claim_one(&*rig.inbox).await;
+    assert_eq!((job.event.seq, job.attempts), (seq, 0));
+    assert_eq!(job.age_from, Timestamp(START + 1000), "the age begins anew");
+    assert_eq!(
+        rig.counts(&app()),
+        TargetCounts {
+            pending: 1,
+            dead: 0,
+            ..rig.counts(&app())
+        }
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unverified_repeat_sets_nothing_going() {
+    let rig = Rig::new();
+    let unverified = || {
+        let mut new = rig.event("evt_1", "x");
+        new.key_kind = KeyKind::Unverified;
+        new.event.verified = false;
+        new
+    };
+    let seq = seq_of(rig.inbox.accept(unverified()).await.unwrap());
+    let job = claim_one(&*rig.inbox).await;
+    assert_ne!(
+        job.event.key,
+        EventKey::of_id(&route(), "evt_1"),
+        "anybody could name an id"
+    );
+    dead(&*rig.inbox, &job);
+    until("dead", || rig.counts(&app()).dead == 1).await;
+    let again = rig.inbox.accept(unverified()).await.unwrap();
+    assert_eq!(
+        again,
+        Accepted::Duplicate {
+            of: seq,
+            rearmed: false,
+            conflict: false
+        }
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_body_under_the_same_id_is_kept_and_can_be_replayed() {
+    let rig = Rig::new();
+    let seq = seq_of(rig.accept("evt_1", "one").await);
+    let first = claim_one(&*rig.inbox).await;
+    delivered(&*rig.inbox, &first);
+    for body in ["two", "two", "three", "four", "five"] {
+        let again = rig.accept("evt_1", body).await;
+        assert_eq!(
+            again,
+            Accepted::Duplicate {
+                of: seq,
+                rearmed: false,
+                conflict: true
+            }
+        );
+    }
+    let (kept, counted): (i64, i64) = rig
+        .sql()
+        .query_row(
+            "SELECT (SELECT count(*) FROM conflict), conflicts FROM event",
+            [],
+            |r| Ok((r.get(0)?, r.get(1)?)),
+        )
+        .unwrap();
+    assert_eq!(
+        (kept, counted),
+        (3, 5),
+        "at most three bodies are kept, each once"
+    );
+    let replay = Selection {
+        events: vec![seq],
+        conflict: Some(2),
+        ..Selection::default()
+    };
+    assert_eq!(rig.inbox.replay(replay).await.unwrap().deliveries, 1);
+    let job = claim_one(&*rig.inbox).await;
+    assert_eq!(&job.event.event.body[..], b"three");
+    assert_ne!(job.event.seq, seq);
+    assert_ne!(job.event.key, first.event.key);
+    assert_eq!(job.event.possible_duplicate_of, Some(first.event.key.clone()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_ends_for_settled_events_only() {
+    let rig = Rig::new();
+    let windowed = |id: &str| {
+        let mut new = rig.event(id, "x");
+        new.dedup_window = Duration::from_secs(60);
+        new
+    };
+    let settled = seq_of(rig.inbox.accept(windowed("evt_1")).await.unwrap());
+    let job = claim_one(&*rig.inbox).await;
+    delivered(&*rig.inbox, &job);
+    until("settled", || rig.counts(&app()).pending == 0).await;
+    let open = seq_of(rig.inbox.accept(windowed("evt_2")).await.unwrap());
+    rig.clock.advance(59_999);
+    assert!(
+        matches!(rig.inbox.accept(windowed("evt_1")).await.unwrap(), Accepted::Duplicate { of, .. } if of == settled)
+    );
+    rig.clock.advance(1);
+    let next = seq_of(rig.inbox.accept(windowed("evt_1")).await.unwrap());
+    assert!(
+        matches!(rig.inbox.accept(windowed("evt_1")).await.unwrap(), Accepted::Duplicate { of, .. } if of == next)
+    );
+    assert!(
+        matches!(rig.inbox.accept(windowed("evt_2")).await.unwrap(), Accepted::Duplicate { of, .. } if of == open)
+    );
+    let jobs = claim_exactly(&*rig.inbox, &app(), 2).await;
+    assert_eq!(
+        jobs[1].event.possible_duplicate_of,
+        Some(EventKey::of_id(&route(), "evt_1"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_upstreams_only_the_one_that_is_not_done_gets_it_after_a_restart() {
+    let rig = Rig::new();
+    let mut new = rig.event("evt_1", "x");
+    new.upstreams = Arc::from([UpstreamName::new("a"), UpstreamName::new("b")]);
+    let seq = seq_of(rig.inbox.accept(new).await.unwrap());
+    let job = claim(&*rig.inbox, &target("a"), 1).await.remove(0);
+    delivered(&*rig.inbox, &job);
+    until("a is done", || rig.counts(&target("a")).pending == 0).await;
+    let rig = rig.reopen();
+    assert_eq!(
+        (rig.counts(&target("a")).pending, rig.counts(&target("b")).pending),
+        (0, 1)
+    );
+    claim_nothing(&*rig.inbox, &target("a")).await;
+    let job = claim(&*rig.inbox, &target("b"), 1).await.remove(0);
+    dead(&*rig.inbox, &job);
+    until("b is dead", || rig.counts(&target("b")).dead == 1).await;
+    // Only the dead one is set going again.
+    assert!(matches!(
+        rig.accept("evt_1", "x").await,
+        Accepted::Duplicate { rearmed: true, .. }
+    ));
+    claim_nothing(&*rig.inbox, &target("a")).await;
+    let job = claim(&*rig.inbox, &target("b"), 1).await.remove(0);
+    assert_eq!(job.event.seq, seq);
+    delivered(&*rig.inbox, &job);
+    until("all is done", || {
+        rig.sql()
+            .query_row("SELECT state FROM event", [], |r| r.get::<_, i64>(0))
+            .is_ok_and(|state| state == 1)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_nobody_wants_is_kept_and_dedups() {
+    let rig = Rig::new();
+    let unwanted = || NewEvent {
+        upstreams: Arc::from([]),
+        ..rig.event("evt_1", "x")
+    };
+    let seq = seq_of(rig.inbox.accept(unwanted()).await.unwrap());
+    assert!(
+        matches!(rig.inbox.accept(unwanted()).await.unwrap(), Accepted::Duplicate { of, rearmed: false, .. } if of == seq)
+    );
+    let status: String = rig
+        .sql()
+        .query_row("SELECT status FROM inbox", [], |r| r.get(0))
+        .unwrap();
+    assert_eq!(status, "filtered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_events_than_fit_in_memory_are_all_delivered_once() {
+    const EVENTS: usize = 5000;
+    let rig = Rig::new();
+    let (inbox, clock) = (rig.inbox.clone(), rig.clock.clone());
+    let accepting = tokio::spawn(async move {
+        for chunk in (0..EVENTS).collect::<Vec<_>>().chunks(250) {
+            let answers: Vec<_> = chunk
+                .iter()
+                .map(|n| inbox.accept(event(&*inbox, &*clock, &format!("evt_{n}"), "x")))
+                .collect();
+            for answer in answers {
+                seq_of(answer.await.unwrap());
+            }
+        }
+    });
+    // The first ones pile up beyond the bound; the rest come while they are taken.
+    until("a backlog", || rig.counts(&app()).pending > 2000).await;
+    let mut seen = BTreeSet::new();
+    while seen.len() < EVENTS {
+        for job in claim(&*rig.inbox, &app(), 50).await {
+            assert!(seen.insert(job.event.seq), "{} came twice", job.event.seq);
+            if job.event.seq.0 % 7 == 0 && job.attempts == 0 {
+                seen.remove(&job.event.seq);
+                retry(&*rig.inbox, &job, Duration::from_millis(5));
+            } else {
+                delivered(&*rig.inbox, &job);
+            }
+        }
+    }
+    accepting.await.unwrap();
+    claim_nothing(&*rig.inbox, &app()).await;
+    until("all settled", || rig.counts(&app()).pending == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_leaves_is_parked_and_ages_only_after_its_return() {
+    let rig = Rig::new();
+    rig.inbox.set_targets(&[app()]);
+    rig.accept("evt_1", "x").await;
+    rig.inbox.set_targets(&[target("other")]);
+    rig.accept("evt_2", "x").await;
+    claim_nothing(&*rig.inbox, &app()).await;
+    assert!(rig.counts(&app()).parked);
+    assert_eq!(rig.counts(&app()).pending, 2);
+    until("written", || {
+        rig.sql()
+            .query_row("SELECT parked_since FROM upstream WHERE name = 'app'", [], |r| {
+                r.get::<_, Option<i64>>(0)
+            })
+            .is_ok_and(|since| since == Some(START))
+    })
+    .await;
+    rig.clock.advance(3 * DAY);
+    let rig = rig.reopen();
+    rig.inbox.set_targets(&[target("other")]);
+    claim_nothing(&*rig.inbox, &app()).await;
+    rig.inbox.set_targets(&[app()]);
+    let jobs = claim_exactly(&*rig.inbox, &app(), 2).await;
+    for job in &jobs {
+        assert_eq!(job.age_from, Timestamp(START + 3 * DAY));
+    }
+    assert!(!rig.counts(&app()).parked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_takes_settled_events_after_their_time_and_window() {
+    let mut rig = Rig::with(|settings| {
+        settings.retention = Retention {
+            delivered: Duration::from_secs(3600),
+            dead: Duration::from_secs(3 * 3600),
+        };
+    });
+    let mut short = rig.event("evt_short", "x");
+    short.dedup_window = Duration::from_secs(60);
+    rig.inbox.accept(short).await.unwrap();
+    let job = claim_one(&*rig.inbox).await;
+    delivered(&*rig.inbox, &job);
+    rig.accept("evt_long", "x").await;
+    let job = claim_one(&*rig.inbox).await;
+    delivered(&*rig.inbox, &job);
+    let mut gone = rig.event("evt_dead", "x");
+    gone.dedup_window = Duration::from_secs(60);
+    rig.inbox.accept(gone).await.unwrap();
+    let job = claim_one(&*rig.inbox).await;
+    dead(&*rig.inbox, &job);
+    until("dead", || rig.counts(&app()).dead == 1).await;
+    rig.accept("evt_open", "x").await;
+    let ids = |rig: &Rig| -> Vec<String> {
+        let sql = rig.sql();
+        let mut select = sql.prepare("SELECT event_id FROM event ORDER BY seq").unwrap();
+        select
+            .query_map([], |r| r.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap()
+    };
+    // A jump of the wall clock alone removes nothing.
+    rig.clock.advance(2 * 3600 * 1000);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(ids(&rig).len(), 4);
+    rig = rig.reopen();
+    until("the short one is gone", || {
+        ids(&rig) == ["evt_long", "evt_dead", "evt_open"]
+    })
+    .await;
+    let bodies: i64 = rig
+        .sql()
+        .query_row("SELECT count(*) FROM payload", [], |r| r.get(0))
+        .unwrap();
+    assert_eq!(bodies, 2, "the body of the one that is only remembered is gone");
+    assert!(matches!(
+        rig.accept("evt_long", "x").await,
+        Accepted::Duplicate { .. }
+    ));
+    rig.clock.advance(2 * 3600 * 1000);
+    rig = rig.reopen();
+    until("the dead one is gone", || ids(&rig) == ["evt_long", "evt_open"]).await;
+    until("counted", || rig.counts(&app()).dead == 0).await;
+    assert_eq!(rig.inbox.counts().events, 2);
+    let next = seq_of(rig.accept("evt_next", "x").await);
+    assert_eq!(next, Seq(5), "no number is used twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_store_refuses_and_takes_again_once_deliveries_made_room() {
+    let rig = Rig::with(|settings| settings.bytes_max = 4 << 20);
+    let body = "x".repeat(16 << 10);
+    let mut kept = 0;
+    let refused = loop {
+        match rig.inbox.accept(rig.event(&format!("evt_{kept}"), &body)).await {
+            Ok(_) => kept += 1,
+            Err(error) => break error,
+        }
+        assert!(kept < 1000, "never full");
+    };
+    assert_eq!(refused, InboxError::Full);
+    assert!(kept > 60, "a route may have about half: {kept}");
+    // Deliveries go on, and make room.
+    deliver(&rig, kept).await;
+    for n in 0..400 {
+        let id = format!("more_{n}");
+        let accepted = timeout(PATIENCE, async {
+            loop {
+                match rig.inbox.accept(rig.event(&id, &body)).await {
+                    Ok(accepted) => break accepted,
+                    Err(InboxError::Full) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        seq_of(accepted.await.expect("room after pruning"));
+        let job = claim_one(&*rig.inbox).await;
+        delivered(&*rig.inbox, &job);
+    }
+    assert!(
+        matches!(rig.accept("evt_0", &body).await, Accepted::Duplicate { .. }),
+        "ids outlive their bodies"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_has_one_owner() {
+    let rig = Rig::new();
+    let second = open(&rig.settings, rig.clock.clone(), Telemetry::new());
+    match second {
+        Err(OpenError::Locked { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+        other => panic!("{other:?}"),
+    }
+    rig.inbox.close().await;
+    assert!(matches!(
+        rig.inbox.accept(rig.event("evt_1", "x")).await,
+        Err(InboxError::Closed)
+    ));
+    drop(open(&rig.settings, rig.clock.clone(), Telemetry::new()).expect("free after the close"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newer_and_foreign_files_are_refused_unchanged() {
+    let rig = Rig::new();
+    rig.inbox.close().await;
+    rig.sql()
+        .execute("UPDATE meta SET value = 99 WHERE name = 'format'", [])
+        .unwrap();
+    let newer = open(&rig.settings, rig.clock.clone(), Telemetry::new());
+    assert!(
+        matches!(newer, Err(OpenError::NewerFormat { found: 99, .. })),
+        "{newer:?}"
+    );
+
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let settings = Settings {
+        path: folder.path().to_owned(),
+        ..rig.settings.clone()
+    };
+    std::fs::write(
+        folder.path().join("inbox.db"),
+        "not a database, but long enough to look like one".repeat(100),
+    )
+    .unwrap();
+    let foreign = open(&settings, rig.clock.clone(), Telemetry::new());
+    assert!(matches!(foreign, Err(OpenError::Damaged { .. })), "{foreign:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_for_the_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let rig = Rig::new();
+    rig.accept("evt_1", "x").await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&rig.settings.path), 0o700);
+    for file in std::fs::read_dir(&rig.settings.path).unwrap() {
+        let file = file.unwrap().path();
+        assert_eq!(mode(&file), 0o600, "{file:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_changed_on_disk_is_dead_and_never_sent() {
+    let rig = Rig::new();
+    let bad = seq_of(rig.accept("evt_1", "x").await);
+    rig.accept("evt_2", "y").await;
+    let rig = {
+        rig.inbox.close().await;
+        rig.sql()
+            .execute("UPDATE payload SET body = x'7a' WHERE seq = ?1", [bad.0])
+            .unwrap();
+        rig.reopen()
+    };
+    let job = claim_one(&*rig.inbox).await;
+    assert_eq!(&job.event.event.body[..], b"y");
+    until("dead", || rig.counts(&app()).dead == 1).await;
+    let error: String = rig
+        .sql()
+        .query_row("SELECT last_error FROM delivery", [], |r| r.get(0))
+        .unwrap();
+    assert!(error.starts_with("corrupt"), "{error}");
+    // The sender's retry brings the right bytes.
+    assert!(matches!(
+        rig.accept("evt_1", "x").await,
+        Accepted::Duplicate { rearmed: true, .. }
+    ));
+    let job = claim_one(&*rig.inbox).await;
+    assert_eq!((job.event.seq, &job.event.event.body[..]), (bad, &b"x"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_takes_what_is_selected() {
+    let rig = Rig::new();
+    let dead_one = kill(&rig, "evt_1", "x").await;
+    let done = seq_of(rig.accept("evt_2", "y").await);
+    let job = claim_one(&*rig.inbox).await;
+    delivered(&*rig.inbox, &job);
+    until("settled", || rig.counts(&app()).pending == 0).await;
+    let replay = |selection| rig.inbox.replay(selection);
+    let dry = replay(Selection {
+        dry_run: true,
+        ..Selection::default()
+    })
+    .await
+    .unwrap();
+    assert_eq!((dry.deliveries, dry.skipped), (1, 0));
+    let other = Selection {
+        route: Some(RouteName::new("other")),
+        ..Selection::default()
+    };
+    assert_eq!(replay(other).await.unwrap().deliveries, 0);
+    claim_nothing(&*rig.inbox, &app()).await;
+    assert_eq!(replay(Selection::default()).await.unwrap().deliveries, 1);
+    let job = claim_one(&*rig.inbox).await;
+    assert_eq!(job.event.seq, dead_one);
+    let both = Selection {
+        events: vec![dead_one, done, Seq(999)],
+        ..Selection::default()
+    };
+    let replayed = replay(both).await.unwrap();
+    assert_eq!(
+        (replayed.deliveries, replayed.skipped),
+        (1, 1),
+        "the pending one is left alone"
+    );
+    let job = claim_one(&*rig.inbox).await;
+    assert_eq!((job.event.seq, job.attempts), (done, 0));
+    let all = Selection {
+        status: Some(Status::Delivered),
+        ..Selection::default()
+    };
+    assert_eq!(replay(all).await.unwrap().deliveries, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_settled_once() {
+    let rig = Rig::new();
+    rig.accept("evt_1", "x").await;
+    let job = claim_one(&*rig.inbox).await;
+    delivered(&*rig.inbox, &job);
+    dead(&*rig.inbox, &job);
+    settle(&*rig.inbox, &job, Outcome::Released);
+    until("settled", || rig.counts(&app()).pending == 0).await;
+    assert_eq!(rig.counts(&app()).dead, 0);
+    claim_nothing(&*rig.inbox, &app()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_claim_leases_nothing() {
+    let rig = Rig::new();
+    for n in 0..20 {
+        rig.accept(&format!("evt_{n}"), "x").await;
+    }
+    let rig = rig.reopen();
+    for _ in 0..20 {
+        let claiming = rig.inbox.clone();
+        let claim = tokio::spawn(async move { claiming.claim(&app(), 20).await.map(|claim| claim.jobs) });
+        tokio::task::yield_now().await;
+        claim.abort();
+        if let Ok(Ok(jobs)) = claim.await {
+            // It was quicker.
+            jobs.iter()
+                .for_each(|job| settle(&*rig.inbox, job, Outcome::Released));
+        }
+    }
+    assert_eq!(claim_exactly(&*rig.inbox, &app(), 20).await.len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxy_marks_outlive_a_close_until_they_run_out() {
+    let rig = Rig::new();
+    let mark = |n: u8, until: i64| ProxyMark {
+        key: DedupKey([n; 16]),
+        at: Timestamp(START),
+        until: Timestamp(START + until),
+    };
+    rig.inbox.mark(mark(1, 1000));
+    rig.inbox.mark(mark(2, 5000));
+    rig.inbox.close().await;
+    rig.clock.advance(2000);
+    let rig = rig.reopen();
+    assert_eq!(rig.inbox.marks(), [mark(2, 5000)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_read_beside_the_running_gateway() {
+    use hooklatch::inbox::Reader;
+    let rig = Rig::new();
+    let dead_one = kill(&rig, "evt_1", "x").await;
+    let open_one = seq_of(rig.accept("evt_2", "body of two").await);
+    let reader = Reader::open(&rig.settings.path).unwrap();
+    let all = reader.list(&Selection::default(), None, 10).unwrap();
+    assert_eq!(
+        all.iter().map(|line| line.seq).collect::<Vec<_>>(),
+        [open_one, dead_one],
+        "newest first"
+    );
+    let dead = Selection {
+        status: Some(Status::Dead),
+        ..Selection::default()
+    };
+    let lines = reader.list(&dead, None, 10).unwrap();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(
+        (lines[0].status, lines[0].last_error.as_deref()),
+        (Status::Dead, Some("410"))
+    );
+    let detail = reader.event(open_one).unwrap().unwrap();
+    assert_eq!(detail.body.as_deref(), Some(&b"body of two"[..]));
+    assert_eq!(detail.deliveries[0].status, Status::Pending);
+    assert!(reader.event(Seq(99)).unwrap().is_none());
+    assert_eq!(
+        reader
+            .list(&Selection::default(), Some(open_one), 10)
+            .unwrap()
+            .len(),
+        1
+    );
+    let counts = reader.counts().unwrap();
+    assert_eq!((counts.pending, counts.dead, counts.events), (1, 1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_page_ends_the_store_for_good() {
+    let rig = Rig::new();
+    for n in 0..50 {
+        rig.accept(&format!("evt_{n}"), &"x".repeat(3000)).await;
+    }
+    rig.inbox.close().await;
+    let file = rig.settings.path.join("inbox.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let pages = bytes.len() / 4096;
+    // Leaves the first pages, so that it opens.
+    for page in 40..pages {
+        bytes[page * 4096..page * 4096 + 16].fill(0xff);
+    }
+    std::fs::write(&file, bytes).unwrap();
+    let Rig {
+        clock,
+        settings,
+        inbox,
+        folder,
+    } = rig;
+    drop(inbox);
+    let inbox = match open(&settings, clock.clone(), Telemetry::new()) {
+        Ok(inbox) => inbox,
+        Err(OpenError::Damaged { .. }) => return,
+        Err(error) => panic!("{error:?}"),
+    };
+    let claimed = timeout(PATIENCE, async { while inbox.claim(&app(), 50).await.is_ok() {} });
+    claimed.await.expect("the damage is met");
+    timeout(PATIENCE, inbox.failed()).await.expect("failed");
+    assert!(matches!(inbox.health(), Health::Failed(_)));
+    let refused = inbox.accept(event(&*inbox, &*clock, "evt_new", "x")).await;
+    assert!(matches!(refused, Err(InboxError::Failed(_))), "{refused:?}");
+    timeout(PATIENCE, inbox.close()).await.expect("closes");
+    drop(folder);
 }

@@ -25,7 +25,7 @@ mod disk;
 mod ledger;
 mod load;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -110,6 +110,7 @@ fn unsynced_loses(name: &str, mut disk: Disk) {
     // The store itself is made with working syncs, so that what is lost are events.
     let synced = Rig::new(name, disk.store(), disk.environment(true));
     assert_eq!(synced.start().term().code(), Some(0));
+    drop(synced);
     let mut rig = Rig::new(name, disk.store(), disk.environment(false));
     rig.moods = &[Mood::Holding];
     let mut gateway = rig.start();
@@ -143,6 +144,9 @@ fn unsynced_loses(name: &str, mut disk: Disk) {
     );
 }
 
+/// The rigs of one process take turns: each loads the whole machine.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Clients, gateway and app of one test.
 struct Rig {
     name: String,
@@ -154,6 +158,7 @@ struct Rig {
     /// Acknowledged and not yet delivered when the process ended, summed over the rounds: what could be lost.
     at_stake: usize,
     _app: App,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Rig {
@@ -163,6 +168,8 @@ impl Rig {
             .and_then(|text| text.parse().ok())
             .unwrap_or_else(|| fastrand::u64(..));
         println!("{name}: ORACLE_SEED={seed}");
+        // Poisoned only says that another rig's test failed.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let ledger = Arc::new(Ledger::default());
         let mood = Arc::new(load::Mind::new(seed));
         let app = app(ledger.clone(), mood.clone());
@@ -181,6 +188,7 @@ impl Rig {
             rng: Rng::with_seed(seed),
             at_stake: 0,
             _app: app,
+            _turn: turn,
         }
     }
 

@@ -10,11 +10,8 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::accept::accept;
-use super::load::open_events;
-use super::place;
-use super::prune::{Pruned, Pruner};
+use super::prune::Pruner;
 use super::replay;
-use super::schema::{PAGE_BYTES, as_i64};
 use super::state::{Parking, Replay, Settle, Shared};
 use super::transaction::{Cache, Effects, Transaction, TxError};
 use crate::inbox::{Accepted, InboxError, NewEvent, ProxyMark};
@@ -29,18 +26,10 @@ pub(super) const SETTLES_FLUSH: usize = 256;
 const SETTLES_MAX: usize = 2048;
 /// Settlements wait at most this long for an event to ride with.
 const SETTLE_WAIT: Duration = Duration::from_millis(50);
-/// Space is measured, and figures are refreshed, this often.
-const TICK: Duration = Duration::from_secs(1);
+/// The counters are written after this many events.
+const COUNT_EVERY: i64 = 10_000;
 /// After a full disk or a held lock, what must be written is tried again this often.
 const RETRY_WAIT: Duration = Duration::from_millis(250);
-/// Pages in the log before it is copied into the database.
-const WAL_PAGES: u64 = 2000;
-/// Kept free of events, for settlements and pruning.
-const RESERVE_BYTES: u64 = 64 << 20;
-/// Free pages given back to the volume per tick.
-const VACUUM_PAGES: u64 = 1024;
-/// Rows looked at per lane and tick for the oldest pending delivery.
-const OLDEST_ROWS: usize = 512;
 
 /// What callers send.
 #[derive(Debug)]
@@ -61,28 +50,28 @@ pub(super) struct Incoming {
 
 /// The state of the thread.
 pub(super) struct Committer {
-    conn: Connection,
-    shared: Arc<Shared>,
-    next_seq: i64,
-    cache: Cache,
-    events: Vec<Box<Incoming>>,
-    settles: VecDeque<Settle>,
-    settles_since: Option<Instant>,
-    replays: VecDeque<Replay>,
-    parkings: Vec<Parking>,
-    marks: Vec<ProxyMark>,
-    pruner: Pruner,
-    next_tick: Instant,
+    pub(super) conn: Connection,
+    pub(super) shared: Arc<Shared>,
+    pub(super) next_seq: i64,
+    pub(super) cache: Cache,
+    pub(super) events: Vec<Incoming>,
+    pub(super) settles: VecDeque<Settle>,
+    pub(super) settles_since: Option<Instant>,
+    pub(super) replays: VecDeque<Replay>,
+    pub(super) parkings: Vec<Parking>,
+    pub(super) marks: Vec<ProxyMark>,
+    pub(super) pruner: Pruner,
+    pub(super) next_tick: Instant,
     /// Nothing is written before this; set after a full disk or a held lock.
-    hold_until: Option<Instant>,
-    /// SQLite said that there is no space; believed until the next tick finds some.
-    no_space: bool,
-    used: u64,
-    closing: bool,
+    pub(super) hold_until: Option<Instant>,
+    pub(super) used: u64,
+    /// The number of the next event when the counters were last written.
+    pub(super) counted_at: i64,
+    pub(super) closing: bool,
 }
 
 /// The store failed; the thread ends.
-struct Failed;
+pub(super) struct Failed;
 
 impl Committer {
     pub(super) fn new(conn: Connection, shared: Arc<Shared>, next_seq: i64) -> Self {
@@ -100,8 +89,8 @@ impl Committer {
             pruner: Pruner::new(),
             next_tick: Instant::now(),
             hold_until: None,
-            no_space: false,
             used: 0,
+            counted_at: next_seq,
             closing: false,
         }
     }
@@ -171,7 +160,7 @@ impl Committer {
         if let Some(since) = self.settles_since {
             until = until.min(since + SETTLE_WAIT);
         }
-        if !self.replays.is_empty() || self.closing {
+        if !self.replays.is_empty() || self.closing || self.pruner.is_busy() {
             until = now;
         }
         if let Some(hold) = self.hold_until {
@@ -199,7 +188,7 @@ impl Committer {
                 figures.queued_events.fetch_sub(1, Ordering::Relaxed);
                 figures.queued_bytes.fetch_sub(incoming.bytes, Ordering::Relaxed);
                 *bytes += incoming.bytes;
-                self.events.push(incoming);
+                self.events.push(*incoming);
             }
             Message::Wake => self.shared.woken.store(false, Ordering::Release),
         }
@@ -234,6 +223,8 @@ impl Committer {
         let started = Instant::now();
         let events = std::mem::take(&mut self.events);
         let room = self.room();
+        // So that a start after a crash has few events to count.
+        let count_at = self.counted_at.saturating_add(COUNT_EVERY);
         let settles = self.settles.len().min(SETTLES_MAX);
         let mut replay = self.replays.pop_front();
         let before = replay
@@ -269,6 +260,9 @@ impl Committer {
                     Some(replay) => replay::slice(tx, replay)?,
                     None => false,
                 };
+                if tx.next_seq >= count_at {
+                    tx.store_counters()?;
+                }
                 Ok((answers, replayed))
             },
         );
@@ -306,6 +300,9 @@ impl Committer {
         self.parkings.clear();
         self.marks.clear();
         self.hold_until = None;
+        if self.next_seq >= self.counted_at.saturating_add(COUNT_EVERY) {
+            self.counted_at = self.next_seq;
+        }
         if events > 0 {
             let known = self.shared.figures.commit_micros.load(Ordering::Relaxed);
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -318,10 +315,9 @@ impl Committer {
         }
     }
 
-    fn rolled_back(&mut self, error: TxError, events: Vec<Box<Incoming>>) -> Result<(), Failed> {
+    pub(super) fn rolled_back(&mut self, error: TxError, events: Vec<Incoming>) -> Result<(), Failed> {
         let refusal = match error {
             TxError::Full => {
-                self.no_space = true;
                 self.shared.set_full(true);
                 InboxError::Full
             }
@@ -341,187 +337,6 @@ impl Committer {
         // Settlements, replays and the rest stay queued.
         self.hold_until = Some(Instant::now() + RETRY_WAIT);
         Ok(())
-    }
-
-    /// Copies the log into the database once it is long enough. SQLite's own hook would drop the error.
-    fn checkpoint(&mut self) -> Result<(), Failed> {
-        let bytes_max = self.shared.settings.bytes_max;
-        let (pages, copied) = self.wal("PRAGMA wal_checkpoint(NOOP)")?;
-        let waiting = pages.saturating_sub(copied);
-        let threshold = WAL_PAGES.min(bytes_max / PAGE_BYTES / 16).max(16);
-        if waiting >= threshold {
-            self.wal("PRAGMA wal_checkpoint(PASSIVE)")?;
-        }
-        self.measure(waiting)
-    }
-
-    /// Pages in the log, and pages of it that were copied.
-    fn wal(&mut self, pragma: &str) -> Result<(u64, u64), Failed> {
-        let result = self.conn.prepare_cached(pragma).and_then(|mut pragma| {
-            pragma.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
-        });
-        match result.map_err(TxError::from) {
-            Ok((pages, copied)) => Ok((pages.max(0).cast_unsigned(), copied.max(0).cast_unsigned())),
-            Err(TxError::Busy) => Ok((0, 0)),
-            Err(error) => self.rolled_back(error, Vec::new()).map(|()| (0, 0)),
-        }
-    }
-
-    fn measure(&mut self, wal_pages: u64) -> Result<(), Failed> {
-        let number = |pragma: &str| {
-            self.conn
-                .prepare_cached(pragma)
-                .and_then(|mut pragma| pragma.query_row([], |row| row.get::<_, i64>(0)))
-        };
-        match number("PRAGMA page_count").and_then(|pages| Ok((pages, number("PRAGMA freelist_count")?))) {
-            Ok((pages, free)) => {
-                let pages = (pages - free).max(0).cast_unsigned() + wal_pages;
-                self.used = pages * PAGE_BYTES;
-                if self.room() == 0 {
-                    self.shared.set_full(true);
-                }
-                Ok(())
-            }
-            Err(error) => self.rolled_back(error.into(), Vec::new()),
-        }
-    }
-
-    /// Bytes that events may still take.
-    fn room(&self) -> u64 {
-        let bytes_max = self.shared.settings.bytes_max;
-        let reserve = RESERVE_BYTES.min(bytes_max / 8);
-        (bytes_max - reserve).saturating_sub(self.used)
-    }
-
-    /// Once a second: space, figures, the oldest pending of each lane.
-    fn tick(&mut self) -> Result<(), Failed> {
-        self.next_tick = Instant::now() + TICK;
-        let (pages, copied) = self.wal("PRAGMA wal_checkpoint(NOOP)")?;
-        if pages > copied {
-            // Also copies what a reader kept from being copied before.
-            self.checkpoint()?;
-        }
-        self.measure(pages.saturating_sub(copied))?;
-        let shared = &self.shared;
-        let folder = shared.settings.path.as_path();
-        // Without a figure the volume counts as having room: a write will tell.
-        let free = place::free_bytes(folder).unwrap_or(u64::MAX);
-        shared.figures.free_bytes.store(free, Ordering::Relaxed);
-        let size = |suffix: &str| {
-            std::fs::metadata(folder.join(format!("{}{suffix}", place::DB_FILE))).map_or(0, |meta| meta.len())
-        };
-        let wal = size("-wal");
-        shared.figures.wal_bytes.store(wal, Ordering::Relaxed);
-        shared
-            .figures
-            .store_bytes
-            .store(size("") + wal + size("-shm"), Ordering::Relaxed);
-        self.no_space = false;
-        let is_full = self.room() == 0 || free < shared.settings.free_bytes_min;
-        shared.set_full(is_full);
-        self.find_oldest()
-    }
-
-    fn find_oldest(&mut self) -> Result<(), Failed> {
-        let mut result = Ok(());
-        for lane in self.shared.names.lanes() {
-            if lane.pending.load(Ordering::Relaxed) <= 0 {
-                lane.oldest.store(i64::MAX, Ordering::Relaxed);
-                continue;
-            }
-            let (from, sets) = {
-                let state = lane.lock();
-                (state.oldest_from, state.sets.clone())
-            };
-            let found = oldest(&self.conn, lane.id, &sets, from);
-            match found {
-                Ok((seq, received_at)) => {
-                    let mut state = lane.lock();
-                    if state.oldest_from == from {
-                        state.oldest_from = seq;
-                    }
-                    drop(state);
-                    if let Some(received_at) = received_at {
-                        lane.oldest.store(received_at, Ordering::Relaxed);
-                    }
-                }
-                Err(error) => result = Err(error),
-            }
-        }
-        match result {
-            Ok(()) => Ok(()),
-            Err(error) => self.rolled_back(error.into(), Vec::new()),
-        }
-    }
-
-    /// One slice of whatever is to go.
-    fn prune(&mut self) -> Result<(), Failed> {
-        let bytes_max = self.shared.settings.bytes_max;
-        if self.hold_until.is_some_and(|until| Instant::now() < until) {
-            return Ok(());
-        }
-        if self.used > bytes_max / 5 * 4 && self.pruner.space_due() {
-            let pruned = self.slice(|pruner, tx| pruner.space(tx))?;
-            if let Some(pruned) = pruned {
-                self.pruner.space_done(&pruned);
-            }
-        }
-        if self.pruner.retention_due(&self.shared) {
-            let started = Instant::now();
-            let pruned = self.slice(|pruner, tx| pruner.retention(tx))?;
-            if let Some(pruned) = pruned {
-                self.pruner.retention_done(&pruned, started.elapsed());
-            }
-        }
-        Ok(())
-    }
-
-    fn slice(
-        &mut self,
-        work: impl FnOnce(&Pruner, &mut Transaction<'_>) -> Result<Pruned, TxError>,
-    ) -> Result<Option<Pruned>, Failed> {
-        let pruner = &self.pruner;
-        let result = Transaction::run(
-            &self.conn,
-            &self.shared,
-            &mut self.cache,
-            &mut self.next_seq,
-            |tx| work(pruner, tx),
-        );
-        match result {
-            Ok((pruned, effects)) => {
-                effects.apply(&self.shared);
-                if pruned.removed > 0 {
-                    self.shared.telemetry.pruned(pruned.removed);
-                    self.give_back()?;
-                    self.checkpoint()?;
-                }
-                Ok(Some(pruned))
-            }
-            Err(error) => self.rolled_back(error, Vec::new()).map(|()| None),
-        }
-    }
-
-    /// Gives pages back to the volume when a quarter of the file is free.
-    fn give_back(&mut self) -> Result<(), Failed> {
-        let result = self
-            .conn
-            .query_row(
-                "SELECT p.page_count, f.freelist_count FROM pragma_page_count p, pragma_freelist_count f",
-                [],
-                |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
-            )
-            .and_then(|(pages, free)| {
-                if free > pages / 4 {
-                    let sql = format!("PRAGMA incremental_vacuum({})", as_i64(VACUUM_PAGES));
-                    self.conn.execute_batch(&sql)?;
-                }
-                Ok(())
-            });
-        match result {
-            Ok(()) => Ok(()),
-            Err(error) => self.rolled_back(error.into(), Vec::new()),
-        }
     }
 
     /// Commits what is left, brings the counters up to date and copies the log.
@@ -562,33 +377,12 @@ fn store_mark(tx: &Transaction<'_>, mark: &ProxyMark) -> Result<(), TxError> {
     Ok(())
 }
 
-/// When the oldest pending delivery of a lane was received, and where to look next time.
-fn oldest(
-    conn: &Connection,
-    lane: i64,
-    sets: &[(i64, usize)],
-    from: i64,
-) -> rusqlite::Result<(i64, Option<i64>)> {
-    let (met, to, _) = open_events(conn, lane, sets, from, OLDEST_ROWS)?;
-    for (seq, _, has_row) in met {
-        let waits = !has_row
-            || conn
-                .prepare_cached("SELECT status = 0 FROM delivery WHERE seq = ?1 AND upstream = ?2")?
-                .query_row((seq, lane), |row| row.get(0))?;
-        if waits {
-            let received = conn
-                .prepare_cached("SELECT received_at FROM event WHERE seq = ?1")?
-                .query_row([seq], |row| row.get(0))?;
-            return Ok((seq, Some(received)));
-        }
-    }
-    Ok((to, None))
-}
-
 /// Marks that have not run out; drops the others from what is read.
 pub(super) fn marks(conn: &Connection, now: i64) -> rusqlite::Result<Vec<ProxyMark>> {
     use crate::event::{DedupKey, Timestamp};
-    let mut select = conn.prepare_cached("SELECT key, at, until FROM proxy_mark WHERE until > ?1")?;
+    let mut select = conn.prepare_cached(
+        "SELECT key, at, until FROM proxy_mark WHERE until > ?1 ORDER BY until DESC LIMIT 1000000",
+    )?;
     let mut rows = select.query([now])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {

@@ -242,15 +242,17 @@ fn scan(
     Ok(())
 }
 
-/// Open events of the sets from `from` on, oldest first: number, members, and whether the lane has a row of it. Then
-/// where to go on, and whether that was all.
+/// Events (number, members, whether the lane has a row of it), where to go on, and whether that was all.
+pub(super) type OpenEvents = (Vec<(i64, usize, bool)>, i64, bool);
+
+/// Open events of the sets from `from` on, oldest first.
 pub(super) fn open_events(
     conn: &Connection,
     lane: i64,
     sets: &[(i64, usize)],
     from: i64,
     limit: usize,
-) -> rusqlite::Result<(Vec<(i64, usize, bool)>, i64, bool)> {
+) -> rusqlite::Result<OpenEvents> {
     let mut met = Vec::new();
     let mut bound = i64::MAX;
     for (set, members) in sets {

@@ -15,6 +15,7 @@ mod replay;
 mod schema;
 mod state;
 mod transaction;
+mod upkeep;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +36,9 @@ use super::{
 use crate::event::{DedupHashKey, Target, Timestamp};
 
 pub use open::{OpenError, open};
+pub(super) use place::DB_FILE;
+pub(super) use schema::{FORMAT, flag, state as event_state, status as delivery_status};
+pub(super) use state::open_reader;
 
 /// The SQLite store. Dropping it without [`Inbox::close`] ends its thread after what is queued.
 #[derive(Debug)]
@@ -48,9 +52,16 @@ impl SqliteInbox {
     fn start(shared: Arc<Shared>, committer: Committer) -> std::io::Result<Arc<Self>> {
         // Room for every event that is admitted, and for one wake-up more than can be under way.
         let (queue, receiver) = crossbeam_channel::bounded(shared.settings.queue_events_max + 4);
-        let thread = std::thread::Builder::new()
-            .name("inbox".to_owned())
-            .spawn(move || committer.run(&receiver))?;
+        let thread = std::thread::Builder::new().name("inbox".to_owned()).spawn({
+            let shared = shared.clone();
+            move || {
+                let run = std::panic::AssertUnwindSafe(|| committer.run(&receiver));
+                if std::panic::catch_unwind(run).is_err() {
+                    shared.set_failed("the committer panicked");
+                    shared.closed.send_replace(true);
+                }
+            }
+        })?;
         Ok(Arc::new(Self {
             shared,
             queue,

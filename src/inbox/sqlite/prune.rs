@@ -33,7 +33,10 @@ pub(super) struct Pruner {
     space_cursor: i64,
     /// The space cursor went round without finding anything.
     space_in_vain: Option<Instant>,
+    space_spent: Duration,
     warned: bool,
+    /// The last slice removed something: there may be more.
+    busy: bool,
 }
 
 /// What a slice did.
@@ -45,6 +48,7 @@ pub(super) struct Pruned {
     looked_at: usize,
     next: i64,
     at_end: bool,
+    removed_marks: usize,
 }
 
 impl Pruner {
@@ -55,7 +59,9 @@ impl Pruner {
             spent: Duration::ZERO,
             space_cursor: 0,
             space_in_vain: None,
+            space_spent: Duration::ZERO,
             warned: false,
+            busy: false,
         }
     }
 
@@ -77,14 +83,26 @@ impl Pruner {
         true
     }
 
+    /// Whether the next slice should follow at once.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Nothing is to be pruned now.
+    pub(super) fn rest(&mut self) {
+        self.busy = false;
+    }
+
     /// Whether a slice for space is worth trying.
     pub(super) fn space_due(&self) -> bool {
-        self.space_in_vain.is_none_or(|since| since.elapsed() > PASS_WAIT)
+        self.space_in_vain
+            .is_none_or(|since| since.elapsed() > PASS_WAIT.max(self.space_spent * PASS_REST))
     }
 
     /// Notes what a retention slice did.
     pub(super) fn retention_done(&mut self, pruned: &Pruned, took: Duration) {
         self.spent += took;
+        self.busy |= !pruned.at_end || pruned.removed_marks > 0;
         self.cursor = pruned.next;
         if pruned.at_end {
             self.cursor = 0;
@@ -94,9 +112,15 @@ impl Pruner {
     }
 
     /// Notes what a space slice did.
-    pub(super) fn space_done(&mut self, pruned: &Pruned) {
+    pub(super) fn space_done(&mut self, pruned: &Pruned, took: Duration) {
+        // Of the way round; begins anew once something was found.
+        if self.space_in_vain.is_some() || pruned.removed > 0 {
+            self.space_spent = Duration::ZERO;
+        }
+        self.space_spent += took;
         self.space_cursor = pruned.next;
         self.space_in_vain = None;
+        self.busy |= !pruned.at_end;
         if pruned.at_end {
             self.space_in_vain = (self.space_cursor == 0 || pruned.removed == 0).then(Instant::now);
             self.space_cursor = 0;
@@ -148,6 +172,12 @@ impl Pruner {
         if pruned.removed > 0 {
             tx.store_counters()?;
         }
+        pruned.removed_marks = tx
+            .conn
+            .prepare_cached(
+                "DELETE FROM proxy_mark WHERE key IN (SELECT key FROM proxy_mark WHERE until < ?1 LIMIT 500)",
+            )?
+            .execute([now])?;
         Ok(pruned)
     }
 

@@ -77,6 +77,7 @@ CREATE TABLE conflict (
   seq INTEGER NOT NULL, n INTEGER NOT NULL, received_at INTEGER NOT NULL, head_hash INTEGER NOT NULL,
   body_hash BLOB NOT NULL, headers BLOB NOT NULL, body BLOB NOT NULL, PRIMARY KEY (seq, n)) STRICT;
 CREATE TABLE proxy_mark (key BLOB PRIMARY KEY, at INTEGER NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX proxy_mark_until ON proxy_mark (until);
 CREATE VIEW inbox AS SELECT
   e.seq, r.name AS route, e.event_id, e.event_type,
   strftime('%Y-%m-%dT%H:%M:%fZ', e.received_at / 1000.0, 'unixepoch') AS received,

@@ -18,7 +18,7 @@ pub(super) enum Reply {
     With(u16, &'static str),
     /// Answers 200 once the gate is opened.
     WhenOpened,
-    /// Closes without an answer.
+    /// Closes amid the head of its answer (before, the client would take it for a stale pooled connection).
     HangUp,
 }
 
@@ -124,7 +124,10 @@ impl Desk {
                 Reply::Status(status) => (status, ""),
                 Reply::With(status, more) => (status, more),
                 Reply::WhenOpened => (200, ""),
-                Reply::HangUp => return,
+                Reply::HangUp => {
+                    stream.write_all(b"HTTP/1.1 20").await.unwrap();
+                    return;
+                }
             };
             let end = if more.is_empty() { "" } else { "\r\n" };
             let text = format!("HTTP/1.1 {status} Any\r\n{more}{end}Content-Length: 2\r\n\r\nok");

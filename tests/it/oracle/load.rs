@@ -187,7 +187,7 @@ fn new_event(rng: &mut Rng) -> Sent {
     let id = format!("evt_{number}_{:08x}", rng.u32(..));
     let padding = "caf\\u00e9 ".repeat(rng.usize(..400));
     let body = format!(
-        "{{ \"type\" : \"lead.created\",\t\"id\":\"{id}\", \"z\": 1.0, \"a\": 1e2,\n \"note\": \"{padding}\" }}\n"
+        "{{ \"event\" : \"lead.created\",\t\"id\":\"{id}\", \"z\": 1.0, \"a\": 1e2,\n \"note\": \"{padding}\" }}\n"
     );
     Sent {
         id,

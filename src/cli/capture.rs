@@ -1,0 +1,101 @@
+//! A captured request: head and body of one HTTP/1.1 request in a file, as `tcpdump`, a proxy or a person wrote it.
+
+use http::{HeaderName, HeaderValue};
+
+use super::error::CliError;
+use crate::fields::Fields;
+
+/// A captured request.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Capture {
+    pub(super) headers: Fields,
+    pub(super) body: Vec<u8>,
+}
+
+/// Reads an optional request line, headers, an empty line and the body; lines of the head end in CRLF or LF.
+pub(super) fn parse(bytes: &[u8]) -> Result<Capture, CliError> {
+    let mut headers = Vec::new();
+    let mut rest = bytes;
+    let mut first = true;
+    loop {
+        let Some(end) = memchr::memchr(b'\n', rest) else {
+            return Err(CliError::Capture("has no empty line between headers and body"));
+        };
+        let (line, after) = rest.split_at(end);
+        rest = after.get(1..).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            break;
+        }
+        if !(first && is_request_line(line)) {
+            headers.push(header(line)?);
+        }
+        first = false;
+    }
+    let headers = Fields::from_pairs(headers);
+    if headers.first("transfer-encoding").is_some() {
+        return Err(CliError::Capture(
+            "has a chunked body; put the decoded body there and remove the Transfer-Encoding line",
+        ));
+    }
+    Ok(Capture {
+        headers,
+        body: rest.to_vec(),
+    })
+}
+
+/// Reads `Name: value`.
+pub(super) fn header(line: &[u8]) -> Result<(&[u8], &[u8]), CliError> {
+    const WRONG: CliError = CliError::Capture("has a line that is not `Name: value`");
+    let colon = memchr::memchr(b':', line).ok_or(WRONG)?;
+    let (name, value) = line.split_at(colon);
+    let name = name.trim_ascii();
+    HeaderName::from_bytes(name).map_err(|_| WRONG)?;
+    let value = value.get(1..).unwrap_or_default().trim_ascii();
+    HeaderValue::from_bytes(value).map_err(|_| WRONG)?;
+    Ok((name, value))
+}
+
+fn is_request_line(line: &[u8]) -> bool {
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    version.starts_with(b"HTTP/") && line.len() > version.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captures_are_read() {
+        for (name, bytes, expected) in [
+            (
+                "with a request line",
+                &b"POST /hooks HTTP/1.1\r\nX-A: 1\r\n\r\n{}"[..],
+                Some((1, &b"{}"[..])),
+            ),
+            ("without", b"X-A: 1\nX-B:2\n\n{}\n", Some((2, b"{}\n"))),
+            (
+                "a body of lines",
+                b"X-A: 1\r\n\r\na\r\n\r\nb",
+                Some((1, b"a\r\n\r\nb")),
+            ),
+            ("an empty body", b"X-A: 1\r\n\r\n", Some((1, b""))),
+            ("no headers", b"\n{}", Some((0, b"{}"))),
+            ("no empty line", b"X-A: 1\r\n{}", None),
+            ("nothing", b"", None),
+            ("no header", b"X-A: 1\nnothing\n\n{}", None),
+            ("a name with a blank", b"X A: 1\n\n{}", None),
+            (
+                "chunked",
+                b"Transfer-Encoding: chunked\n\n2\r\n{}\r\n0\r\n\r\n",
+                None,
+            ),
+        ] {
+            let got = parse(bytes).ok();
+            let got = got
+                .as_ref()
+                .map(|capture| (capture.headers.len(), &*capture.body));
+            assert_eq!(got, expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Where `sign` and `verify` take secrets from. Never the command line itself: it is visible to every process.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::error::CliError;
+use crate::event::SecretName;
+use crate::provider::explain::NamedSecret;
+use crate::provider::preset::{self, Preset};
+use crate::provider::scheme::Scheme;
+use crate::secret::SecretText;
+
+/// Where secrets come from.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct SecretArgs {
+    /// Environment variable that holds a secret; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub secret_env: Vec<String>,
+    /// File that holds a secret (one final line end is dropped, as in the configuration); may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Vec<PathBuf>,
+    /// Use the secrets of this route of the configuration
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+}
+
+/// A route's scheme, and every secret of the configuration.
+#[derive(Debug, Clone)]
+pub struct RouteSecrets {
+    /// How the route's senders sign.
+    pub scheme: Scheme,
+    /// The route's own with `of_route`, then those of the other routes.
+    pub secrets: Vec<NamedSecret>,
+}
+
+/// What the verbs ask of the outside: implemented over `config`, and by tests.
+pub trait SecretSource {
+    /// The value of an environment variable.
+    fn env(&self, name: &str) -> Option<Vec<u8>>;
+
+    /// Scheme and secrets of a route.
+    ///
+    /// # Errors
+    /// When the configuration cannot be read or has no such route.
+    fn route(&self, route: &str) -> Result<RouteSecrets, CliError>;
+}
+
+impl SecretArgs {
+    /// The scheme (the named provider's, else the route's) and the secrets, those given by hand first.
+    pub(super) fn resolve(
+        &self,
+        provider: Option<&str>,
+        source: &dyn SecretSource,
+    ) -> Result<RouteSecrets, CliError> {
+        let mut secrets = Vec::new();
+        for name in &self.secret_env {
+            let value = source
+                .env(name)
+                .ok_or_else(|| CliError::Env { name: name.clone() })?;
+            secrets.push(named(name, value));
+        }
+        for path in &self.secret_file {
+            let name = path.display().to_string();
+            secrets.push(named(&name, read_secret(path)?));
+        }
+        let preset = provider.map(find).transpose()?;
+        let mut scheme = preset.map(|preset| preset.scheme.clone());
+        if let Some(route) = &self.route {
+            let found = source.route(route)?;
+            scheme.get_or_insert(found.scheme);
+            secrets.extend(found.secrets);
+        }
+        if secrets.is_empty() {
+            return Err(CliError::NoSecret);
+        }
+        let scheme = scheme.ok_or_else(|| CliError::Config("name a provider, or use --route".to_owned()))?;
+        Ok(RouteSecrets { scheme, secrets })
+    }
+}
+
+/// The preset of that name.
+pub(super) fn find(name: &str) -> Result<&'static Preset, CliError> {
+    preset::find(name).ok_or_else(|| CliError::Provider {
+        given: name.to_owned(),
+    })
+}
+
+fn named(name: &str, text: Vec<u8>) -> NamedSecret {
+    NamedSecret {
+        name: SecretName::new(name),
+        text: SecretText::new(text),
+        until: None,
+        of_route: true,
+    }
+}
+
+fn read_secret(path: &Path) -> Result<Vec<u8>, CliError> {
+    let text = fs::read(path).map_err(|error| CliError::File {
+        path: path.to_owned(),
+        error,
+    })?;
+    let text = Zeroizing::new(text);
+    let line = text
+        .strip_suffix(b"\n")
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    Ok(line.unwrap_or(&text).to_vec())
+}
+
+/// A source of fixed secrets, for the verbs' tests.
+#[cfg(test)]
+pub(super) mod fixed {
+    use super::*;
+
+    #[derive(Debug)]
+    pub(crate) struct Fixed;
+
+    impl SecretSource for Fixed {
+        fn env(&self, name: &str) -> Option<Vec<u8>> {
+            match name {
+                "MAIN" => Some(b"canary-secret".to_vec()),
+                "LINE" => Some(b"canary-secret\n".to_vec()),
+                "DOCUMENTED" => Some(b"your-webhook-secret-here".to_vec()),
+                "EMPTY" => Some(Vec::new()),
+                _ => None,
+            }
+        }
+
+        fn route(&self, route: &str) -> Result<RouteSecrets, CliError> {
+            let secrets = match route {
+                "good" => vec![named("main", b"canary-secret".to_vec())],
+                "swapped" => vec![
+                    named("main", b"canary-other".to_vec()),
+                    NamedSecret {
+                        of_route: false,
+                        ..named("other", b"canary-secret".to_vec())
+                    },
+                ],
+                _ => return Err(CliError::Config(format!("there is no route {route:?}"))),
+            };
+            let scheme = find("iverton")?.scheme.clone();
+            Ok(RouteSecrets { scheme, secrets })
+        }
+    }
+
+    #[test]
+    fn a_secret_file_loses_one_line_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        for (content, expected) in [
+            (&b"s"[..], &b"s"[..]),
+            (b"s\n", b"s"),
+            (b"s\r\n", b"s"),
+            (b"s\n\n", b"s\n"),
+            (b"s\r", b"s\r"),
+            (b" s", b" s"),
+        ] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(read_secret(&path).unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! `hooklatch sign`: the header that a provider would send with a body.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::error::CliError;
+use super::secret_args::{SecretArgs, SecretSource, find};
+use crate::clock::Clock;
+use crate::provider::sample;
+
+/// Print the signature header that a provider would send with a body.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "Example:\n  hooklatch sign quintago --secret-env QUINTAGO_SECRET event.json\n  \
+                  curl -H \"$(hooklatch sign quintago --secret-env S event.json)\" --data-binary @event.json URL"
+)]
+pub struct Args {
+    /// The provider whose scheme is used
+    pub provider: String,
+    /// File that holds the body; `-` or nothing: standard input
+    #[arg(value_name = "BODY")]
+    pub body: Option<PathBuf>,
+    /// Sign a sample event of this type instead, and write its body to --body-out
+    #[arg(long, value_name = "TYPE", conflicts_with = "body", requires = "body_out")]
+    pub event: Option<String>,
+    /// Where the sample event's body is written
+    #[arg(long, value_name = "FILE", requires = "event")]
+    pub body_out: Option<PathBuf>,
+    /// Where the secret is
+    #[command(flatten)]
+    pub secrets: SecretArgs,
+}
+
+/// Signs with the first secret given and writes `Header: value`.
+///
+/// # Errors
+/// When provider, secret or body are missing or unusable.
+pub fn run(
+    args: &Args,
+    source: &dyn SecretSource,
+    clock: &dyn Clock,
+    input: &mut dyn Read,
+    out: &mut dyn Write,
+) -> Result<ExitCode, CliError> {
+    let preset = find(&args.provider)?;
+    let given = args.secrets.resolve(Some(&args.provider), source)?;
+    let secret = given
+        .secrets
+        .iter()
+        .find(|secret| secret.of_route)
+        .ok_or(CliError::NoSecret)?;
+    let key = given
+        .scheme
+        .key
+        .key(&secret.text)
+        .map_err(|error| CliError::Key {
+            name: secret.name.to_string(),
+            error,
+        })?;
+    let body = match &args.event {
+        Some(given) => {
+            let sample = preset.samples.iter().find(|sample| sample.event_type == *given);
+            let sample = sample.ok_or_else(|| CliError::Event {
+                provider: args.provider.clone(),
+                given: given.clone(),
+            })?;
+            let body = sample::fill(&sample.body, fastrand::u64(..), clock.now()).into_bytes();
+            if let Some(path) = &args.body_out {
+                fs::write(path, &body).map_err(|error| CliError::File {
+                    path: path.clone(),
+                    error,
+                })?;
+            }
+            body
+        }
+        None => read_body(args.body.as_ref(), input)?,
+    };
+    let signed = given.scheme.sign(&key, &body);
+    writeln!(out, "{}: {}", signed.header, signed.value)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The bytes of a file, or of standard input for `-` and nothing.
+pub(super) fn read_body(path: Option<&PathBuf>, input: &mut dyn Read) -> Result<Vec<u8>, CliError> {
+    match path.filter(|path| path.as_os_str() != "-") {
+        Some(path) => fs::read(path).map_err(|error| CliError::File {
+            path: path.clone(),
+            error,
+        }),
+        None => {
+            let mut body = Vec::new();
+            input.read_to_end(&mut body)?;
+            Ok(body)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::secret_args::fixed::Fixed;
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::event::Timestamp;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn sign(arguments: &[&str], input: &[u8]) -> Result<String, CliError> {
+        use clap::Parser;
+        let cli = Cli::parse_from([&["sign"], arguments].concat());
+        let clock = ManualClock::new(Timestamp(0));
+        let (mut input, mut out) = (input, Vec::new());
+        run(&cli.args, &Fixed, &clock, &mut input, &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn every_valid_documented_vector_is_signed_alike() {
+        for (provider, expected) in [
+            (
+                "quantiv",
+                "x-quantiv-signature: sha256=497acdd99b0389e933e5afe40b30657d77d6838b20d9c918b8db398990afb1a1\n",
+            ),
+            (
+                "connectgain",
+                "x-webhook-signature: sha256=497acdd99b0389e933e5afe40b30657d77d6838b20d9c918b8db398990afb1a1\n",
+            ),
+        ] {
+            let body = br#"{"id":"evt_1","event":"lead.created","data":{"object":{"id":"lead_1"}}}"#;
+            assert_eq!(
+                sign(&[provider, "--secret-env", "DOCUMENTED"], body).unwrap(),
+                expected
+            );
+            assert_eq!(
+                sign(&[provider, "--secret-env", "DOCUMENTED", "-"], body).unwrap(),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn a_route_brings_its_own_first_secret() {
+        let by_route = sign(&["iverton", "--route", "good"], b"{}").unwrap();
+        assert_eq!(
+            by_route,
+            sign(&["iverton", "--secret-env", "MAIN"], b"{}").unwrap()
+        );
+    }
+
+    #[test]
+    fn a_sample_is_signed_and_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("body.json");
+        let file = path.to_str().unwrap();
+        let flags = ["--event", "lead.created", "--body-out", file];
+        let signed = sign(&[&["quintago", "--secret-env", "MAIN"], &flags[..]].concat(), b"").unwrap();
+        assert_eq!(
+            signed,
+            sign(&["quintago", "--secret-env", "MAIN", file], b"").unwrap()
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        for (arguments, expected) in [
+            (
+                &["stripes", "--secret-env", "MAIN"][..],
+                "there is no provider \"stripes\"; the presets are connectgain, iverton, ltvboost, quantiv, quintago",
+            ),
+            (
+                &["iverton"],
+                "no secret was given; use --secret-env NAME, --secret-file FILE or --route NAME",
+            ),
+            (
+                &["iverton", "--secret-env", "NONE"],
+                "the environment variable NONE is not set; export it, or use --secret-file",
+            ),
+            (
+                &["iverton", "--secret-env", "EMPTY"],
+                "EMPTY: the secret is empty, so anyone could sign with it; put the provider's secret there",
+            ),
+            (&["iverton", "--route", "bad"], "there is no route \"bad\""),
+            (
+                &[
+                    "iverton",
+                    "--secret-env",
+                    "MAIN",
+                    "--event",
+                    "x",
+                    "--body-out",
+                    "/nowhere/x",
+                ],
+                "iverton has no sample event \"x\"; `hooklatch providers show iverton` lists them",
+            ),
+        ] {
+            let error = sign(arguments, b"{}").unwrap_err();
+            assert_eq!((error.to_string().as_str(), error.exit_code()), (expected, 2));
+        }
+        let error = sign(&["iverton", "--secret-env", "MAIN", "/nowhere/x"], b"").unwrap_err();
+        assert_eq!(error.exit_code(), 1, "{error}");
+    }
+}

@@ -1,0 +1,348 @@
+//! The reading side for people: lists, single events, counts. Works beside a running gateway and without one.
+//!
+//! It opens the file read-only, but SQLite still needs to reach the `-wal` and `-shm` files beside it, so whoever reads
+//! needs the permissions of the gateway's user.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Row, types::Value};
+
+use super::sqlite::{DB_FILE, FORMAT, delivery_status, event_state, flag, open_reader};
+use super::{Selection, Status};
+use crate::event::{Seq, Timestamp};
+
+/// Rows of one list.
+pub const LIST_MAX: usize = 1_000;
+
+/// Why nothing can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReaderError {
+    /// There is no store.
+    #[error("there is no store in {path:?}; name the folder that the gateway's [store] path names")]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A newer version wrote it, or it is something else.
+    #[error("the store has format {found}, this version reads {known}")]
+    Format {
+        /// Its format.
+        found: i64,
+        /// The format known.
+        known: i64,
+    },
+    /// SQLite refused.
+    #[error("cannot read the store: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// Reads a store; statements are short, so that the log can be copied between them.
+#[derive(Debug)]
+pub struct Reader(Connection);
+
+/// One event of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventLine {
+    /// Its number.
+    pub seq: Seq,
+    /// Its route.
+    pub route: String,
+    /// The preset.
+    pub provider: String,
+    /// The provider's id.
+    pub event_id: Option<String>,
+    /// The type.
+    pub event_type: Option<String>,
+    /// When it came.
+    pub received_at: Timestamp,
+    /// `Pending` while any delivery is; then `Dead` if any is; else `Delivered` or `Filtered`.
+    pub status: Status,
+    /// The signature was checked and enforced.
+    pub verified: bool,
+    /// The most attempts any of its deliveries took; 0 when all went well at once, or none was made.
+    pub attempts: u32,
+    /// The last error of any delivery.
+    pub last_error: Option<String>,
+    /// Repeats that came.
+    pub duplicates: u64,
+    /// Repeats with another body.
+    pub conflicts: u64,
+    /// Bytes of the body.
+    pub body_bytes: u64,
+}
+
+/// Everything about one event.
+#[derive(Debug, Clone)]
+pub struct EventDetail {
+    /// What a list shows.
+    pub line: EventLine,
+    /// The request's method.
+    pub method: String,
+    /// What a `/*` route matched after its prefix.
+    pub path_rest: String,
+    /// The query string.
+    pub query: Option<String>,
+    /// The `Host` that was asked for.
+    pub host: String,
+    /// The sender's address.
+    pub client: String,
+    /// The name of the secret that matched.
+    pub secret: Option<String>,
+    /// The kept header block; `None` when it is gone.
+    pub headers: Option<Vec<u8>>,
+    /// The body; `None` when it is gone.
+    pub body: Option<Vec<u8>>,
+    /// Its deliveries.
+    pub deliveries: Vec<DeliveryLine>,
+    /// The bodies that came under the same id.
+    pub conflicting: Vec<ConflictLine>,
+}
+
+/// One delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryLine {
+    /// The upstream.
+    pub upstream: String,
+    /// Its state.
+    pub status: Status,
+    /// The upstream is not in the configuration.
+    pub parked: bool,
+    /// Attempts made, as far as they were written: none while the first one goes well.
+    pub attempts: u32,
+    /// The upstream's last status.
+    pub last_status: Option<u16>,
+    /// The last error.
+    pub last_error: Option<String>,
+    /// When the last attempt ended.
+    pub last_at: Option<Timestamp>,
+    /// Not before this, when it waits for a retry.
+    pub due: Option<Timestamp>,
+}
+
+/// A body that came under an id that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConflictLine {
+    /// Counted from 1; `conflict` of a replay.
+    pub n: u32,
+    /// When it came.
+    pub received_at: Timestamp,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Events by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EventCounts {
+    /// With a pending delivery.
+    pub pending: u64,
+    /// Dead deliveries.
+    pub dead: u64,
+    /// All.
+    pub events: u64,
+}
+
+const LINE: &str = "e.seq, r.name, e.provider, e.event_id, e.event_type, e.received_at, e.state, e.flags,
+  (SELECT max(d.attempts) FROM delivery d WHERE d.seq = e.seq),
+  (SELECT d.last_error FROM delivery d WHERE d.seq = e.seq AND d.last_error IS NOT NULL
+     ORDER BY d.last_at DESC LIMIT 1),
+  e.duplicates, e.conflicts, e.body_bytes";
+
+impl Reader {
+    /// Opens the store in the folder `path`.
+    ///
+    /// # Errors
+    /// See [`ReaderError`].
+    pub fn open(path: &Path) -> Result<Self, ReaderError> {
+        let db = path.join(DB_FILE);
+        if !db.is_file() {
+            return Err(ReaderError::Missing {
+                path: path.to_owned(),
+            });
+        }
+        let conn = open_reader(&db)?;
+        let found: i64 = conn.query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| {
+            row.get(0)
+        })?;
+        if found != FORMAT {
+            return Err(ReaderError::Format { found, known: FORMAT });
+        }
+        Ok(Self(conn))
+    }
+
+    /// The newest events that match, below `before` if it is given, at most `limit` (and [`LIST_MAX`]).
+    ///
+    /// Of `filter` the fields route, upstream, status, since, until and type count; with status `Dead` every event with
+    /// a dead delivery is listed, also while others of its deliveries are pending.
+    ///
+    /// # Errors
+    /// Whatever SQLite says.
+    pub fn list(
+        &self,
+        filter: &Selection,
+        before: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<EventLine>, ReaderError> {
+        let mut sql = format!("SELECT {LINE} FROM event e JOIN route r ON r.id = e.route WHERE e.seq < ?");
+        let mut values = vec![Value::Integer(before.map_or(i64::MAX, |seq| seq.0))];
+        if let Some(route) = &filter.route {
+            sql.push_str(" AND r.name = ?");
+            values.push(Value::Text(route.as_str().to_owned()));
+        }
+        if let Some(upstream) = &filter.upstream {
+            sql.push_str(
+                " AND e.wants IN (SELECT s.id FROM upstream_set s JOIN upstream u ON u.id = s.upstream WHERE u.name = ?)",
+            );
+            values.push(Value::Text(upstream.as_str().to_owned()));
+        }
+        if let Some(since) = filter.since {
+            sql.push_str(" AND e.received_at >= ?");
+            values.push(Value::Integer(since.0));
+        }
+        if let Some(until) = filter.until {
+            sql.push_str(" AND e.received_at < ?");
+            values.push(Value::Integer(until.0));
+        }
+        if let Some(event_type) = &filter.event_type {
+            sql.push_str(" AND e.event_type = ?");
+            values.push(Value::Text(event_type.to_string()));
+        }
+        match filter.status {
+            None => {}
+            Some(Status::Dead) => {
+                sql.push_str(
+                    " AND e.seq IN (SELECT seq FROM delivery INDEXED BY delivery_dead WHERE status = 2)",
+                );
+            }
+            Some(Status::Pending) => sql.push_str(" AND e.state = 0"),
+            Some(Status::Delivered) => sql.push_str(" AND e.state = 1"),
+            Some(Status::Filtered) => sql.push_str(" AND e.state = 2"),
+        }
+        sql.push_str(" ORDER BY e.seq DESC LIMIT ?");
+        values.push(Value::Integer(
+            i64::try_from(limit.min(LIST_MAX)).unwrap_or(i64::MAX),
+        ));
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let lines = statement.query_map(rusqlite::params_from_iter(values), line)?;
+        Ok(lines.collect::<Result<_, _>>()?)
+    }
+
+    /// Everything about one event; `None` if it is not there (any more).
+    ///
+    /// # Errors
+    /// Whatever SQLite says.
+    pub fn event(&self, seq: Seq) -> Result<Option<EventDetail>, ReaderError> {
+        let sql = format!(
+            "SELECT {LINE}, e.method, e.path_rest, e.query, e.host, e.client, e.secret, p.headers, p.body, e.wants
+             FROM event e JOIN route r ON r.id = e.route LEFT JOIN payload p ON p.seq = e.seq WHERE e.seq = ?1"
+        );
+        let found = self
+            .0
+            .prepare_cached(&sql)?
+            .query_row([seq.0], |row| {
+                let detail = EventDetail {
+                    line: line(row)?,
+                    method: row.get(13)?,
+                    path_rest: row.get(14)?,
+                    query: row.get(15)?,
+                    host: row.get(16)?,
+                    client: row.get(17)?,
+                    secret: row.get(18)?,
+                    headers: row.get(19)?,
+                    body: row.get(20)?,
+                    deliveries: Vec::new(),
+                    conflicting: Vec::new(),
+                };
+                Ok((detail, row.get::<_, i64>(21)?))
+            })
+            .optional()?;
+        let Some((mut detail, set)) = found else {
+            return Ok(None);
+        };
+        detail.deliveries = self.deliveries(seq, set, detail.line.status)?;
+        detail.conflicting = self
+            .0
+            .prepare_cached("SELECT n, received_at, body FROM conflict WHERE seq = ?1 ORDER BY n")?
+            .query_map([seq.0], |row| {
+                Ok(ConflictLine {
+                    n: row.get(0)?,
+                    received_at: Timestamp(row.get(1)?),
+                    body: row.get(2)?,
+                })
+            })?
+            .collect::<Result<_, _>>()?;
+        Ok(Some(detail))
+    }
+
+    fn deliveries(&self, seq: Seq, set: i64, event: Status) -> Result<Vec<DeliveryLine>, ReaderError> {
+        let mut select = self.0.prepare_cached(
+            "SELECT u.name, u.parked_since IS NOT NULL, d.status, coalesce(d.attempts, 0), d.last_status, d.last_error,
+                    d.last_at, d.due
+             FROM upstream_set s JOIN upstream u ON u.id = s.upstream
+             LEFT JOIN delivery d ON d.seq = ?1 AND d.upstream = u.id WHERE s.id = ?2 ORDER BY u.name",
+        )?;
+        let lines = select.query_map((seq.0, set), |row| {
+            let row_status: Option<i64> = row.get(2)?;
+            let status = match row_status {
+                Some(delivery_status::DEAD) => Status::Dead,
+                Some(delivery_status::DELIVERED) => Status::Delivered,
+                Some(_) => Status::Pending,
+                None if event == Status::Pending => Status::Pending,
+                None => Status::Delivered,
+            };
+            let due: Option<i64> = row.get(7)?;
+            Ok(DeliveryLine {
+                upstream: row.get(0)?,
+                status,
+                parked: row.get(1)?,
+                attempts: row.get(3)?,
+                last_status: row.get(4)?,
+                last_error: row.get(5)?,
+                last_at: row.get::<_, Option<i64>>(6)?.map(Timestamp),
+                due: due
+                    .filter(|_| row_status == Some(delivery_status::PENDING))
+                    .map(Timestamp),
+            })
+        })?;
+        Ok(lines.collect::<Result<_, _>>()?)
+    }
+
+    /// Events by state. Counts all rows: for people, not for scrapes.
+    ///
+    /// # Errors
+    /// Whatever SQLite says.
+    pub fn counts(&self) -> Result<EventCounts, ReaderError> {
+        let number = |sql: &str| -> rusqlite::Result<u64> {
+            let count: i64 = self.0.query_row(sql, [], |row| row.get(0))?;
+            Ok(count.max(0).cast_unsigned())
+        };
+        Ok(EventCounts {
+            pending: number("SELECT count(*) FROM event INDEXED BY event_open WHERE state = 0")?,
+            dead: number("SELECT count(*) FROM delivery INDEXED BY delivery_dead WHERE status = 2")?,
+            events: number("SELECT count(*) FROM event")?,
+        })
+    }
+}
+
+fn line(row: &Row<'_>) -> rusqlite::Result<EventLine> {
+    let positive = |number: i64| number.max(0).cast_unsigned();
+    Ok(EventLine {
+        seq: Seq(row.get(0)?),
+        route: row.get(1)?,
+        provider: row.get(2)?,
+        event_id: row.get(3)?,
+        event_type: row.get(4)?,
+        received_at: Timestamp(row.get(5)?),
+        status: match row.get(6)? {
+            event_state::OPEN => Status::Pending,
+            event_state::DELIVERED => Status::Delivered,
+            event_state::FILTERED => Status::Filtered,
+            _ => Status::Dead,
+        },
+        verified: row.get::<_, i64>(7)? & flag::VERIFIED != 0,
+        attempts: row.get::<_, Option<u32>>(8)?.unwrap_or(0),
+        last_error: row.get(9)?,
+        duplicates: positive(row.get(10)?),
+        conflicts: positive(row.get(11)?),
+        body_bytes: positive(row.get(12)?),
+    })
+}

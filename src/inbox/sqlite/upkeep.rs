@@ -1,0 +1,231 @@
+//! What the committer does beside committing: copying the log, measuring space, figures, pruning.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::committer::{Committer, Failed};
+use super::load::open_events;
+use super::place;
+use super::prune::{Pruned, Pruner};
+use super::schema::{PAGE_BYTES, as_i64};
+use super::transaction::{Transaction, TxError};
+
+/// Space is measured, and figures are refreshed, this often.
+const TICK: Duration = Duration::from_secs(1);
+/// Pages in the log before it is copied into the database.
+const WAL_PAGES: u64 = 2000;
+/// Kept free of events, for settlements and pruning.
+const RESERVE_BYTES: u64 = 64 << 20;
+/// Free pages given back to the volume per tick.
+const VACUUM_PAGES: u64 = 1024;
+/// Rows looked at per lane and tick for the oldest pending delivery.
+const OLDEST_ROWS: usize = 512;
+
+impl Committer {
+    /// Copies the log into the database once it is long enough. SQLite's own hook would drop the error.
+    pub(super) fn checkpoint(&mut self) -> Result<(), Failed> {
+        let bytes_max = self.shared.settings.bytes_max;
+        let (pages, copied) = self.wal("PRAGMA wal_checkpoint(NOOP)")?;
+        let waiting = pages.saturating_sub(copied);
+        let threshold = WAL_PAGES.min(bytes_max / PAGE_BYTES / 16).max(16);
+        if waiting >= threshold {
+            self.wal("PRAGMA wal_checkpoint(PASSIVE)")?;
+        }
+        self.measure(waiting)
+    }
+
+    /// Pages in the log, and pages of it that were copied.
+    pub(super) fn wal(&mut self, pragma: &str) -> Result<(u64, u64), Failed> {
+        let result = self.conn.prepare_cached(pragma).and_then(|mut pragma| {
+            pragma.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
+        });
+        match result.map_err(TxError::from) {
+            Ok((pages, copied)) => Ok((pages.max(0).cast_unsigned(), copied.max(0).cast_unsigned())),
+            Err(TxError::Busy) => Ok((0, 0)),
+            Err(error) => self.rolled_back(error, Vec::new()).map(|()| (0, 0)),
+        }
+    }
+
+    fn measure(&mut self, wal_pages: u64) -> Result<(), Failed> {
+        let number = |pragma: &str| {
+            self.conn
+                .prepare_cached(pragma)
+                .and_then(|mut pragma| pragma.query_row([], |row| row.get::<_, i64>(0)))
+        };
+        match number("PRAGMA page_count").and_then(|pages| Ok((pages, number("PRAGMA freelist_count")?))) {
+            Ok((pages, free)) => {
+                let pages = (pages - free).max(0).cast_unsigned() + wal_pages;
+                self.used = pages * PAGE_BYTES;
+                if self.room() == 0 {
+                    self.shared.set_full(true);
+                }
+                Ok(())
+            }
+            Err(error) => self.rolled_back(error.into(), Vec::new()),
+        }
+    }
+
+    /// Bytes that events may still take.
+    pub(super) fn room(&self) -> u64 {
+        let bytes_max = self.shared.settings.bytes_max;
+        let reserve = RESERVE_BYTES.min(bytes_max / 8);
+        (bytes_max - reserve).saturating_sub(self.used)
+    }
+
+    /// Once a second: space, figures, the oldest pending of each lane.
+    pub(super) fn tick(&mut self) -> Result<(), Failed> {
+        self.next_tick = Instant::now() + TICK;
+        let (pages, copied) = self.wal("PRAGMA wal_checkpoint(NOOP)")?;
+        if pages > copied {
+            // Also copies what a reader kept from being copied before.
+            self.checkpoint()?;
+        }
+        self.measure(pages.saturating_sub(copied))?;
+        let shared = &self.shared;
+        let folder = shared.settings.path.as_path();
+        // Without a figure the volume counts as having room: a write will tell.
+        let free = place::free_bytes(folder).unwrap_or(u64::MAX);
+        shared.figures.free_bytes.store(free, Ordering::Relaxed);
+        let size = |suffix: &str| {
+            std::fs::metadata(folder.join(format!("{}{suffix}", place::DB_FILE))).map_or(0, |meta| meta.len())
+        };
+        let wal = size("-wal");
+        shared.figures.wal_bytes.store(wal, Ordering::Relaxed);
+        shared
+            .figures
+            .store_bytes
+            .store(size("") + wal + size("-shm"), Ordering::Relaxed);
+        let is_full = self.room() == 0 || free < shared.settings.free_bytes_min;
+        shared.set_full(is_full);
+        self.find_oldest()
+    }
+
+    fn find_oldest(&mut self) -> Result<(), Failed> {
+        let mut result = Ok(());
+        for lane in self.shared.names.lanes() {
+            if lane.pending.load(Ordering::Relaxed) <= 0 {
+                lane.oldest.store(i64::MAX, Ordering::Relaxed);
+                continue;
+            }
+            let (from, sets) = {
+                let state = lane.lock();
+                (state.oldest_from, state.sets.clone())
+            };
+            let found = oldest(&self.conn, lane.id, &sets, from);
+            match found {
+                Ok((seq, received_at)) => {
+                    let mut state = lane.lock();
+                    if state.oldest_from == from {
+                        state.oldest_from = seq;
+                    }
+                    drop(state);
+                    if let Some(received_at) = received_at {
+                        lane.oldest.store(received_at, Ordering::Relaxed);
+                    }
+                }
+                Err(error) => result = Err(error),
+            }
+        }
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => self.rolled_back(error.into(), Vec::new()),
+        }
+    }
+
+    /// One slice of whatever is to go.
+    pub(super) fn prune(&mut self) -> Result<(), Failed> {
+        let bytes_max = self.shared.settings.bytes_max;
+        if self.hold_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        self.pruner.rest();
+        if self.used > bytes_max / 5 * 4 && self.pruner.space_due() {
+            let started = Instant::now();
+            let pruned = self.slice(|pruner, tx| pruner.space(tx))?;
+            if let Some(pruned) = pruned {
+                self.pruner.space_done(&pruned, started.elapsed());
+            }
+        }
+        if self.pruner.retention_due(&self.shared) {
+            let started = Instant::now();
+            let pruned = self.slice(|pruner, tx| pruner.retention(tx))?;
+            if let Some(pruned) = pruned {
+                self.pruner.retention_done(&pruned, started.elapsed());
+            }
+        }
+        Ok(())
+    }
+
+    fn slice(
+        &mut self,
+        work: impl FnOnce(&Pruner, &mut Transaction<'_>) -> Result<Pruned, TxError>,
+    ) -> Result<Option<Pruned>, Failed> {
+        let pruner = &self.pruner;
+        let result = Transaction::run(
+            &self.conn,
+            &self.shared,
+            &mut self.cache,
+            &mut self.next_seq,
+            |tx| work(pruner, tx),
+        );
+        match result {
+            Ok((pruned, effects)) => {
+                effects.apply(&self.shared);
+                if pruned.removed > 0 {
+                    self.shared.telemetry.pruned(pruned.removed);
+                    self.give_back()?;
+                    self.checkpoint()?;
+                }
+                Ok(Some(pruned))
+            }
+            Err(error) => self.rolled_back(error, Vec::new()).map(|()| None),
+        }
+    }
+
+    /// Gives pages back to the volume when a quarter of the file is free.
+    fn give_back(&mut self) -> Result<(), Failed> {
+        let result = self
+            .conn
+            .query_row(
+                "SELECT p.page_count, f.freelist_count FROM pragma_page_count p, pragma_freelist_count f",
+                [],
+                |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
+            )
+            .and_then(|(pages, free)| {
+                if free > pages / 4 {
+                    let sql = format!("PRAGMA incremental_vacuum({})", as_i64(VACUUM_PAGES));
+                    self.conn.execute_batch(&sql)?;
+                }
+                Ok(())
+            });
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => self.rolled_back(error.into(), Vec::new()),
+        }
+    }
+}
+
+/// When the oldest pending delivery of a lane was received, and where to look next time.
+fn oldest(
+    conn: &Connection,
+    lane: i64,
+    sets: &[(i64, usize)],
+    from: i64,
+) -> rusqlite::Result<(i64, Option<i64>)> {
+    let (met, to, _) = open_events(conn, lane, sets, from, OLDEST_ROWS)?;
+    for (seq, _, has_row) in met {
+        let waits = !has_row
+            || conn
+                .prepare_cached("SELECT status = 0 FROM delivery WHERE seq = ?1 AND upstream = ?2")?
+                .query_row((seq, lane), |row| row.get(0))?;
+        if waits {
+            let received = conn
+                .prepare_cached("SELECT received_at FROM event WHERE seq = ?1")?
+                .query_row([seq], |row| row.get(0))?;
+            return Ok((seq, Some(received)));
+        }
+    }
+    Ok((to, None))
+}

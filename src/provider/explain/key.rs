@@ -1,0 +1,115 @@
+//! The keys that a secret's text may stand for.
+
+use base64::Engine;
+use zeroize::Zeroizing;
+
+use super::{Difference, NamedSecret};
+use crate::event::Timestamp;
+use crate::provider::scheme::{BASE64, KeyForm, WHSEC};
+use crate::secret::Key;
+
+/// A key, and how it differs from the route's.
+pub(super) struct Variant {
+    pub(super) key: Key,
+    pub(super) differences: Vec<Difference>,
+    /// The key is not the one that the scheme makes of the text.
+    pub(super) altered: bool,
+}
+
+/// Every key that `secret` may stand for, the scheme's own first.
+pub(super) fn variants(form: KeyForm, secret: &NamedSecret, now: Timestamp) -> Vec<Variant> {
+    let mut always = Vec::new();
+    if !secret.of_route {
+        always.push(Difference::OtherRoute);
+    }
+    if let Some(until) = secret.until.filter(|until| now >= *until) {
+        always.push(Difference::Expired(until));
+    }
+    let mut variants = Vec::new();
+    let mut seen: Vec<Zeroizing<Vec<u8>>> = Vec::new();
+    for (text, of_text) in texts(secret.text.expose()) {
+        for (bytes, of_form) in forms(form, &text) {
+            if seen.contains(&bytes) {
+                continue;
+            }
+            if let Ok(key) = Key::new(&bytes) {
+                let altered = of_text.is_some() || of_form.is_some();
+                let own = of_text.clone().into_iter().chain(of_form);
+                variants.push(Variant {
+                    key,
+                    differences: always.iter().cloned().chain(own).collect(),
+                    altered,
+                });
+            }
+            seen.push(bytes);
+        }
+    }
+    variants
+}
+
+type Bytes = Zeroizing<Vec<u8>>;
+type Reading = (Option<KeyForm>, Option<Vec<u8>>, &'static str);
+
+/// The text as it is, and less or more what slips into it when it is copied and stored.
+fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
+    let own = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
+    let mut texts = vec![(own(text), None)];
+    if let Some(line) = text.strip_suffix(b"\n") {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        texts.push((own(line), Some(Difference::SecretLineEnd)));
+    }
+    let trimmed = text.trim_ascii();
+    texts.push((own(trimmed), Some(Difference::SecretBlanks)));
+    if let [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] = trimmed {
+        texts.push((own(inner), Some(Difference::SecretQuotes)));
+    }
+    for end in [&b"\n"[..], b"\r\n"] {
+        let longer = Zeroizing::new([text, end].concat());
+        texts.push((longer, Some(Difference::SecretLineEndLost)));
+    }
+    texts
+}
+
+/// The bytes that a text may stand for under the scheme's form and under every other.
+fn forms(form: KeyForm, text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
+    let unmarked = text.strip_prefix(WHSEC.as_bytes());
+    let decoded: [Reading; 5] = [
+        (
+            Some(KeyForm::Utf8),
+            Some(text.to_vec()),
+            "the secret's text as it is",
+        ),
+        (
+            Some(KeyForm::Hex),
+            hex::decode(text).ok(),
+            "the secret decoded from hex",
+        ),
+        (
+            Some(KeyForm::Base64),
+            BASE64.decode(text).ok(),
+            "the secret decoded from base64",
+        ),
+        (
+            Some(KeyForm::Whsec),
+            BASE64.decode(unmarked.unwrap_or(text)).ok(),
+            "what follows `whsec_`, decoded from base64",
+        ),
+        (
+            None,
+            unmarked.map(<[u8]>::to_vec),
+            "what follows `whsec_`, as it is",
+        ),
+    ];
+    let mut forms = Vec::new();
+    for (decoder, bytes, name) in decoded {
+        let Some(bytes) = bytes.map(Zeroizing::new) else {
+            continue;
+        };
+        if decoder == Some(form) {
+            forms.insert(0, (bytes, None));
+        } else {
+            forms.push((bytes, Some(Difference::SecretForm(name))));
+        }
+    }
+    forms
+}

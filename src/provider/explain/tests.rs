@@ -1,0 +1,361 @@
+use crate::fields::Fields;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+use super::*;
+use crate::provider::preset;
+use crate::secret::Key;
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const BODY: &str = "{\"id\":\"evt_1\",\"type\":\"a\",\"name\":\"Zoë\",\"n\":1.0}";
+const NOW: Timestamp = Timestamp(1_763_000_000_000);
+
+fn scheme(name: &str) -> Scheme {
+    preset::find(name).unwrap().scheme.clone()
+}
+
+fn named(name: &str, text: &str) -> NamedSecret {
+    NamedSecret {
+        name: SecretName::new(name),
+        text: SecretText::new(text.into()),
+        until: None,
+        of_route: true,
+    }
+}
+
+fn hex_of(key: &[u8], body: &[u8]) -> String {
+    hex::encode(Key::new(key).unwrap().tag(&[body]))
+}
+
+fn headers(pairs: &[(&str, &str)]) -> Fields {
+    Fields::from_pairs(
+        pairs
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+    )
+}
+
+fn differences(verdict: &Verdict) -> Vec<Difference> {
+    match verdict {
+        Verdict::Differs { differences, .. } => differences.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An Iverton request with that signature.
+fn iverton(digest: &str) -> Fields {
+    headers(&[("x-iverton-signature", &format!("sha256={digest}"))])
+}
+
+#[test]
+fn a_good_request_matches() {
+    let candidates = [named("old", "another"), named("main", SECRET)];
+    let request = iverton(&hex_of(SECRET.as_bytes(), BODY.as_bytes()));
+    let verdict = explain(&scheme("iverton"), &request, BODY.as_bytes(), &candidates, NOW);
+    let matched = Verdict::Match {
+        secret: SecretName::new("main"),
+    };
+    assert_eq!(verdict, matched);
+    let mut many = vec![named("other", "another"); 20];
+    many.push(named("main", SECRET));
+    let verdict = explain(&scheme("iverton"), &request, BODY.as_bytes(), &many, NOW);
+    assert_eq!(verdict, matched);
+}
+
+#[test]
+fn what_goes_wrong_with_the_secret() {
+    let decoded = STANDARD.decode(&SECRET[6..]).unwrap();
+    for (theirs, ours, expected) in [
+        ("secret", "secret\n", Difference::SecretLineEnd),
+        ("secret", "secret\r\n", Difference::SecretLineEnd),
+        ("secret\n", "secret", Difference::SecretLineEndLost),
+        ("secret", "  secret ", Difference::SecretBlanks),
+        ("secret", "\"secret\"", Difference::SecretQuotes),
+        ("secret", "'secret'", Difference::SecretQuotes),
+        (
+            "secret",
+            "736563726574",
+            Difference::SecretForm("the secret decoded from hex"),
+        ),
+        (
+            "secret",
+            "c2VjcmV0",
+            Difference::SecretForm("the secret decoded from base64"),
+        ),
+        (
+            &SECRET[6..],
+            SECRET,
+            Difference::SecretForm("what follows `whsec_`, as it is"),
+        ),
+    ] {
+        let request = iverton(&hex_of(theirs.as_bytes(), BODY.as_bytes()));
+        let verdict = explain(
+            &scheme("iverton"),
+            &request,
+            BODY.as_bytes(),
+            &[named("main", ours)],
+            NOW,
+        );
+        assert_eq!(differences(&verdict), [expected], "{ours:?}");
+    }
+    let request = iverton(&hex_of(&decoded, BODY.as_bytes()));
+    let candidates = [named("main", SECRET)];
+    let verdict = explain(&scheme("iverton"), &request, BODY.as_bytes(), &candidates, NOW);
+    let expected = Difference::SecretForm("what follows `whsec_`, decoded from base64");
+    assert_eq!(differences(&verdict), [expected]);
+
+    let mut svix = scheme("iverton");
+    svix.key = crate::provider::scheme::KeyForm::Whsec;
+    let request = iverton(&hex_of(SECRET.as_bytes(), BODY.as_bytes()));
+    let verdict = explain(&svix, &request, BODY.as_bytes(), &candidates, NOW);
+    let expected = Difference::SecretForm("the secret's text as it is");
+    assert_eq!(differences(&verdict), [expected]);
+}
+
+#[test]
+fn another_secret_than_the_live_ones() {
+    let request = iverton(&hex_of(SECRET.as_bytes(), BODY.as_bytes()));
+    let expired = NamedSecret {
+        until: Some(NOW),
+        ..named("old", SECRET)
+    };
+    let foreign = NamedSecret {
+        of_route: false,
+        ..named("other", SECRET)
+    };
+    for (candidate, expected) in [
+        (expired, Difference::Expired(NOW)),
+        (foreign, Difference::OtherRoute),
+    ] {
+        let name = candidate.name.clone();
+        let candidates = [named("main", "another"), candidate];
+        let verdict = explain(&scheme("iverton"), &request, BODY.as_bytes(), &candidates, NOW);
+        assert!(matches!(&verdict, Verdict::Differs { secret, .. } if *secret == name));
+        assert_eq!(differences(&verdict), [expected]);
+    }
+}
+
+#[test]
+fn what_goes_wrong_with_the_header() {
+    let hex = hex_of(SECRET.as_bytes(), BODY.as_bytes());
+    let base64 = STANDARD.encode(hex::decode(&hex).unwrap());
+    let other = |found: &str| Difference::OtherHeader {
+        found: found.into(),
+        read: vec!["x-iverton-signature".into()],
+    };
+    let prefix = || Box::<str>::from("sha256=");
+    let own = "x-iverton-signature";
+    type Sent<'s> = Vec<(&'s str, String)>;
+    let cases: Vec<(Sent<'_>, Vec<Difference>)> = vec![
+        (
+            vec![(own, hex.clone())],
+            vec![Difference::PrefixMissing(prefix())],
+        ),
+        (
+            vec![(own, format!("sha256=sha256={hex}"))],
+            vec![Difference::PrefixOther(Some(prefix()))],
+        ),
+        (
+            vec![(own, format!("t=1,v1={hex}"))],
+            vec![Difference::PrefixOther(Some(prefix()))],
+        ),
+        (
+            vec![(own, format!("sha256={hex}zz"))],
+            vec![Difference::TextBehind],
+        ),
+        (
+            vec![(own, format!("sha256={hex}, x"))],
+            vec![Difference::TextBehind],
+        ),
+        (
+            vec![(own, format!("sha256={base64}"))],
+            vec![Difference::Encoding("base64")],
+        ),
+        (
+            vec![(own, format!("sha256={}", STANDARD.encode(&hex)))],
+            vec![Difference::Encoding("base64 of hex digits")],
+        ),
+        (
+            vec![(own, format!("sha256={hex}")), (own, format!("sha256={hex}"))],
+            vec![Difference::HeaderRepeated],
+        ),
+        (
+            vec![("x-hub-signature-256", format!("sha256={hex}"))],
+            vec![other("x-hub-signature-256")],
+        ),
+        (
+            vec![("x-signature", base64)],
+            vec![
+                other("x-signature"),
+                Difference::PrefixMissing(prefix()),
+                Difference::Encoding("base64"),
+            ],
+        ),
+    ];
+    for (sent, expected) in cases {
+        let pairs: Vec<(&str, &str)> = sent.iter().map(|(name, value)| (*name, &**value)).collect();
+        let candidates = [named("main", SECRET)];
+        let verdict = explain(
+            &scheme("iverton"),
+            &headers(&pairs),
+            BODY.as_bytes(),
+            &candidates,
+            NOW,
+        );
+        assert_eq!(differences(&verdict), expected, "{sent:?}");
+    }
+    let url = URL_SAFE_NO_PAD.encode([0xfb; 32]);
+    assert!(url.contains('-'), "{url}");
+    let request = headers(&[("x-webhook-signature", &url)]);
+    let found = header::readings(&scheme("connectgain"), &request);
+    assert_eq!(found[0].digest, [0xfb; 32]);
+    assert_eq!(
+        found[0].differences,
+        [Difference::Encoding("base64 in the URL alphabet")]
+    );
+}
+
+#[test]
+fn two_headers_that_contradict_each_other() {
+    let good = hex_of(SECRET.as_bytes(), BODY.as_bytes());
+    let bad = hex_of(b"other", BODY.as_bytes());
+    let request = headers(&[("x-quantiv-signature", &good), ("x-webhook-signature", &bad)]);
+    let verdict = explain(
+        &scheme("quantiv"),
+        &request,
+        BODY.as_bytes(),
+        &[named("main", SECRET)],
+        NOW,
+    );
+    assert_eq!(differences(&verdict), [Difference::HeaderContradicted]);
+}
+
+#[test]
+fn what_goes_wrong_with_the_body() {
+    let spaced = r#"{"id": "evt_1", "type": "a", "name": "Zo\u00eb", "n": 1.0}"#;
+    for (signed, arrived, expected) in [
+        ("{}", "{}\n", Difference::BodyLineEndAdded),
+        ("{}", "{}\r\n", Difference::BodyLineEndAdded),
+        ("{}\n", "{}", Difference::BodyLineEndLost),
+        ("{}\r\n", "{}", Difference::BodyLineEndLost),
+        ("a\r\nb\r\n", "a\nb\n", Difference::BodyLineEnds("CRLF")),
+        ("a\nb\n", "a\r\nb\r\n", Difference::BodyLineEnds("LF")),
+        ("{}", "\u{feff}{}", Difference::BodyMarkAdded),
+        ("\u{feff}{}", "{}", Difference::BodyMarkLost),
+        (BODY, spaced, Difference::BodyJson("without blanks")),
+        (
+            spaced,
+            BODY,
+            Difference::BodyJson("as json.dumps of Python writes it (with \\u escapes)"),
+        ),
+        (
+            "{\"id\":1.0,\"b\":\"é/\"}",
+            "{\n  \"id\": 1.0,\n  \"b\": \"\\u00e9/\"\n}",
+            Difference::BodyJson("without blanks"),
+        ),
+        (
+            "{\n  \"a\": 1,\n  \"b\": []\n}",
+            "{\"a\":1,\"b\":[]}",
+            Difference::BodyJson("indented by 2"),
+        ),
+        (
+            "{\"a\":1,\"b\":2}",
+            "{\"b\":2,\"a\":1}",
+            Difference::BodyJson("without blanks and with sorted keys"),
+        ),
+        ("", "{}", Difference::BodyEmpty),
+    ] {
+        let request = iverton(&hex_of(SECRET.as_bytes(), signed.as_bytes()));
+        let candidates = [named("main", SECRET)];
+        let verdict = explain(&scheme("iverton"), &request, arrived.as_bytes(), &candidates, NOW);
+        assert_eq!(differences(&verdict), [expected], "{arrived:?}");
+    }
+}
+
+#[test]
+fn a_timestamp_signed_with_the_body() {
+    let digest = hex_of(
+        SECRET.as_bytes(),
+        format!("2025-01-15T10:30:00Z.{BODY}").as_bytes(),
+    );
+    let request = headers(&[
+        ("x-webhook-timestamp", "2025-01-15T10:30:00Z"),
+        ("x-webhook-signature", &digest),
+    ]);
+    let candidates = [named("main", SECRET)];
+    let verdict = explain(
+        &scheme("connectgain"),
+        &request,
+        BODY.as_bytes(),
+        &candidates,
+        NOW,
+    );
+    let expected = Difference::BodyWith("`x-webhook-timestamp`, `.` and the body".into());
+    assert_eq!(differences(&verdict), [expected]);
+}
+
+#[test]
+fn several_differences_at_once_and_the_fewest_win() {
+    let digest = hex_of(b"secret", b"{}");
+    let request = headers(&[("x-signature", &digest)]);
+    let verdict = explain(
+        &scheme("iverton"),
+        &request,
+        b"{}\n",
+        &[named("main", "secret\n")],
+        NOW,
+    );
+    assert_eq!(
+        differences(&verdict),
+        [
+            Difference::OtherHeader {
+                found: "x-signature".into(),
+                read: vec!["x-iverton-signature".into()],
+            },
+            Difference::PrefixMissing("sha256=".into()),
+            Difference::SecretLineEnd,
+            Difference::BodyLineEndAdded,
+        ]
+    );
+    let candidates = [named("first", "secret\n"), named("second", "secret")];
+    let verdict = explain(&scheme("iverton"), &request, b"{}", &candidates, NOW);
+    assert!(matches!(verdict, Verdict::Differs { secret, .. } if secret.as_str() == "second"));
+}
+
+#[test]
+fn what_cannot_be_explained_is_said_to_be_so() {
+    let candidates = [named("main", SECRET)];
+    let unexplained = |request: &Fields| match explain(&scheme("iverton"), request, b"{}", &candidates, NOW) {
+        Verdict::Unexplained {
+            error,
+            digest_headers,
+        } => (error, digest_headers),
+        other => panic!("{other:?}"),
+    };
+    let digest = hex_of(b"unknown", b"{}");
+    assert_eq!(unexplained(&headers(&[])), (SignatureError::Missing, vec![]));
+    assert_eq!(
+        unexplained(&iverton(&digest)),
+        (SignatureError::Mismatch, vec!["x-iverton-signature".into()])
+    );
+    assert_eq!(
+        unexplained(&headers(&[("x-signature", &digest)])),
+        (SignatureError::Missing, vec!["x-signature".into()])
+    );
+    assert_eq!(unexplained(&iverton("none")), (SignatureError::Malformed, vec![]));
+}
+
+#[test]
+fn a_verdict_holds_neither_secret_nor_digest() {
+    let digest = hex_of(SECRET.as_bytes(), b"{}");
+    for request in [iverton(&digest), headers(&[("x-signature", &digest)])] {
+        for body in [&b"{}"[..], b"{}\n", b"x"] {
+            let verdict = explain(&scheme("iverton"), &request, body, &[named("main", SECRET)], NOW);
+            let mut text = format!("{verdict:?}");
+            if let Verdict::Differs { differences, .. } = &verdict {
+                text.extend(differences.iter().map(ToString::to_string));
+            }
+            assert!(!text.contains(SECRET) && !text.contains(&digest[..8]), "{text}");
+        }
+    }
+}

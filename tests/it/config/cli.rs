@@ -1,0 +1,208 @@
+//! `init` and `check` through the real binary.
+
+#![allow(clippy::unwrap_used, reason = "the helpers belong to the tests")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const SECRET: &str = "a-secret-long-enough";
+
+fn hooklatch(folder: &Path, args: &[&str], vars: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hooklatch"))
+        .args(args)
+        .env_clear()
+        .envs(vars.iter().copied())
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn what_init_writes_check_accepts_once_the_secrets_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let init = [
+        "init",
+        "--provider",
+        "quantiv",
+        "--provider",
+        "iverton",
+        "--upstream",
+        "http://127.0.0.1:3000/hooks",
+    ];
+    let made = hooklatch(folder.path(), &init, &[]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    assert!(text(&made.stdout).contains("export IVERTON_WEBHOOK_SECRET="));
+
+    let again = hooklatch(folder.path(), &init, &[]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("--force"));
+
+    let without = hooklatch(folder.path(), &["check"], &[]);
+    assert_eq!(without.status.code(), Some(2));
+    assert!(text(&without.stderr).contains("environment variable QUANTIV_WEBHOOK_SECRET is not set"));
+    assert!(text(&without.stdout).is_empty());
+
+    // The test's folder may itself be on tmpfs or overlayfs.
+    let file = folder.path().join("hooklatch.toml");
+    let allowed = fs::read_to_string(&file)
+        .unwrap()
+        .replace("[store]\n", "[store]\nallow_ephemeral = true\nmin_free = 0\n");
+    fs::write(&file, allowed).unwrap();
+    let vars = [
+        ("QUANTIV_WEBHOOK_SECRET", SECRET),
+        ("IVERTON_WEBHOOK_SECRET", "another-secret-long-enough"),
+    ];
+    let with = hooklatch(folder.path(), &["check"], &vars);
+    let said = text(&with.stdout);
+    assert_eq!(with.status.code(), Some(0), "{said}{}", text(&with.stderr));
+    assert!(said.starts_with("ok  hooklatch.toml: 2 routes\n"), "{said}");
+    assert!(
+        said.contains("ok  /hooks/quantiv  quantiv  queue  1 secret  -> http://127.0.0.1:3000/hooks\n"),
+        "{said}"
+    );
+    assert!(said.contains("ok  store ./hooklatch-data  "), "{said}");
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "check leaves nothing behind: {left:?}");
+}
+
+#[test]
+fn init_refuses_what_check_would_refuse() {
+    let folder = tempfile::tempdir().unwrap();
+    for (args, expected) in [
+        (
+            ["init", "--provider", "quantive", "--upstream", "http://a"],
+            "did you mean \"quantiv\"?",
+        ),
+        (
+            ["init", "--provider", "quantiv", "--upstream", "localhost"],
+            "is not an http(s) URL",
+        ),
+        (
+            [
+                "init",
+                "--provider",
+                "quantiv",
+                "--upstream",
+                "http://127.0.0.1:8080",
+            ],
+            "events would loop",
+        ),
+    ] {
+        let refused = hooklatch(folder.path(), &args, &[]);
+        assert_eq!(refused.status.code(), Some(2), "{args:?}");
+        assert!(
+            text(&refused.stderr).contains(expected),
+            "{}",
+            text(&refused.stderr)
+        );
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn check_tries_upstreams_and_store_and_speaks_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = listener.local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = format!(
+        "listen = \"127.0.0.1:0\"\n[store]\npath = \"hooklatch.toml\"\nallow_ephemeral = true\n[secrets]\nq = {{ env = \"S\" }}\n\
+         [[route]]\npath = \"/a\"\nprovider = \"quantiv\"\nsecrets = [\"q\"]\n\
+         upstreams = [{{ name = \"open\", url = \"http://{open}/?token=t\" }}, {{ name = \"closed\", url = \"http://{closed}/\" }}]\n"
+    );
+    fs::write(folder.path().join("hooklatch.toml"), config).unwrap();
+    let checked = hooklatch(
+        folder.path(),
+        &["check", "--online", "--output", "json"],
+        &[("S", SECRET)],
+    );
+    assert_eq!(checked.status.code(), Some(1), "{}", text(&checked.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!(said["ok"], false);
+    let checks: Vec<(&str, bool)> = said["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|check| (check["name"].as_str().unwrap(), check["ok"].as_bool().unwrap()))
+        .collect();
+    let (open, closed) = (format!("http://{open}"), format!("http://{closed}"));
+    assert_eq!(
+        checks,
+        [("store hooklatch.toml", false), (&*open, true), (&*closed, false)]
+    );
+    assert_eq!(said["routes"][0]["upstreams"][0]["url"], format!("{open}/"));
+    assert_eq!(said["problems"].as_array().unwrap().len(), 0);
+    assert!(!text(&checked.stdout).contains(SECRET));
+}
+
+#[test]
+fn wrong_arguments_and_a_missing_file_are_configuration_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [
+        &["chek"][..],
+        &["check", "--onlin"],
+        &["check"],
+        &["check", "-c", "nowhere.toml"],
+    ] {
+        let refused = hooklatch(folder.path(), args, &[]);
+        assert_eq!(refused.status.code(), Some(2), "{args:?}");
+        assert!(!refused.stderr.is_empty(), "{args:?}");
+    }
+    // The variable names the file, and the argument beats the variable.
+    let vars = [("HOOKLATCH_CONFIG", "from-variable.toml")];
+    let refused = hooklatch(folder.path(), &["check"], &vars);
+    assert!(text(&refused.stderr).contains("from-variable.toml"));
+    let refused = hooklatch(folder.path(), &["check", "-c", "named.toml"], &vars);
+    assert!(text(&refused.stderr).contains("named.toml"));
+}
+
+#[test]
+fn verify_uses_the_secrets_of_a_route() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "store = { path = \"q\" }\nsecrets = { q = { env = \"S\" } }\n[[route]]\npath = \"/a\"\nprovider = \"quintago\"\nsecrets = [\"q\"]\nupstream = { url = \"http://127.0.0.1:3000\" }\n";
+    fs::write(folder.path().join("hooklatch.toml"), config).unwrap();
+    fs::write(folder.path().join("body.json"), "{\"id\":\"evt_1\"}").unwrap();
+    let vars = [("S", SECRET)];
+    let signed = hooklatch(
+        folder.path(),
+        &["sign", "quintago", "--route", "a", "body.json"],
+        &vars,
+    );
+    assert_eq!(signed.status.code(), Some(0), "{}", text(&signed.stderr));
+    let header = text(&signed.stdout).trim().to_owned();
+    let verified = hooklatch(
+        folder.path(),
+        &[
+            "verify",
+            "--route",
+            "a",
+            "--header",
+            &header,
+            "--body",
+            "body.json",
+        ],
+        &vars,
+    );
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stderr));
+    let unknown = hooklatch(
+        folder.path(),
+        &[
+            "verify",
+            "--route",
+            "b",
+            "--header",
+            &header,
+            "--body",
+            "body.json",
+        ],
+        &vars,
+    );
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("the routes are a"));
+}
