@@ -62,7 +62,10 @@ struct SelectionFile {
 /// See [`SelectionError`]; the text can be shown to whoever sent it.
 pub fn parse_selection(json: &[u8]) -> Result<Selection, SelectionError> {
     let file: SelectionFile = serde_json::from_slice(json)?;
-    if file.conflict.is_some_and(|number| number == 0 || file.events.len() != 1) {
+    if file
+        .conflict
+        .is_some_and(|number| number == 0 || file.events.len() != 1)
+    {
         return Err(SelectionError::Conflict);
     }
     Ok(Selection {

@@ -129,12 +129,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
             Some(head) if head.http_10 => Persistence::KeepAlive,
             _ => Persistence::Implied,
         };
-        write_head(&mut out, answer, persistence, date);
-        let body = if request.is_some_and(|head| &*head.method == "HEAD") {
-            &[][..]
-        } else {
-            &answer.body[..]
-        };
+        let is_head = request.is_some_and(|head| &*head.method == "HEAD");
+        // What a HEAD was answered with has the length of a body that did not come.
+        let sized = !(is_head && answer.relayed.is_some());
+        write_head(&mut out, answer, sized, persistence, date);
+        let body = if is_head { &[][..] } else { &answer.body[..] };
         let apart = body.len() > COPY_BYTES_MAX;
         if !apart {
             out.extend_from_slice(body);
@@ -193,7 +192,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
                 Framing::Frames => false,
             },
         };
-        self.body = if dropped { BodyState::Done } else { BodyState::Broken };
+        self.body = if dropped {
+            BodyState::Done
+        } else {
+            BodyState::Broken
+        };
         dropped
     }
 
@@ -341,7 +344,7 @@ enum Persistence {
     Implied,
 }
 
-fn write_head(out: &mut Vec<u8>, answer: &Answer, persistence: Persistence, date: &HttpDate) {
+fn write_head(out: &mut Vec<u8>, answer: &Answer, sized: bool, persistence: Persistence, date: &HttpDate) {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -354,8 +357,8 @@ fn write_head(out: &mut Vec<u8>, answer: &Answer, persistence: Persistence, date
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     }
-    // RFC 9110, 8.6: none with 1xx and 204.
-    if answer.status != 204 {
+    // RFC 9110, 8.6: none with 1xx and 204, and with 304 only that of the body that did not change.
+    if sized && !matches!(answer.status, 204 | 304) {
         out.extend_from_slice(b"Content-Length: ");
         out.extend_from_slice(answer.body.len().to_string().as_bytes());
         out.extend_from_slice(b"\r\n");

@@ -24,6 +24,7 @@ mod oracle;
 mod providers;
 mod proxy;
 mod receive;
+mod tls;
 mod upstream;
 mod upstream_pool;
 mod upstream_tls;
