@@ -353,11 +353,23 @@ async fn a_silent_http2_connection_is_ended() {
 }
 
 #[tokio::test]
+async fn an_idle_http2_connection_is_ended() {
+    let rig = Rig::new(App::start([]), "limits = { keepalive = \"300ms\" }");
+    let connection = rig.http2().await;
+    let answer = connection
+        .send(request("GET", "/nowhere", &[]), b"")
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 404);
+    connection.ended().await;
+}
+
+#[tokio::test]
 async fn a_stop_ends_http2_connections_and_their_last_answers_arrive() {
     let (told, tell) = std::sync::mpsc::sync_channel::<()>(1);
     let tell = std::sync::Mutex::new(tell);
     let app = App::with(move |_| {
-        tell.lock().unwrap().recv().ok();
+        tell.lock().unwrap().recv().unwrap();
         Reply::Full(200, vec![], vec![b'x'; 4 << 20])
     });
     let mut rig = Rig::new(app, "");

@@ -87,6 +87,14 @@ fn what_needs_a_restart_is_refused_whole() {
             ),
         ),
         (
+            "[admin] token",
+            with_route.replace(
+                "[admin]",
+                "[admin]\ntoken = { value = \"a token of some length\" }",
+            ),
+        ),
+        ("[log] level", with_route.clone() + "\n[log]\nlevel = \"debug\"\n"),
+        (
             "[probe]",
             with_route.clone() + "\n[probe]\nlisten = \"127.0.0.1:0\"\n",
         ),
