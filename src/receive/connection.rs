@@ -133,7 +133,9 @@ async fn refuse(door: &FrontDoor, stream: Stream, peer: IpAddr, limit: Connectio
         return;
     }
     // Only so many are told why, since these connections are over the cap already.
-    let Ok(_place) = door.limiter.refusal() else { return };
+    let Ok(_place) = door.limiter.refusal() else {
+        return;
+    };
     let answer = Answer::refused(&Refusal::Connections, None);
     let mut connection = Http1::new(stream);
     let said = tokio::time::timeout(REFUSAL_TIMEOUT, async {

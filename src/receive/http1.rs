@@ -193,7 +193,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
                 Framing::Frames => false,
             },
         };
-        self.body = if dropped { BodyState::Done } else { BodyState::Broken };
+        self.body = if dropped {
+            BodyState::Done
+        } else {
+            BodyState::Broken
+        };
         dropped
     }
 
