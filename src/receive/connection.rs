@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use pingora::apps::ServerApp;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
-use tokio::io::AsyncWriteExt;
 
 use super::answer::{Answer, Refusal};
 use super::http1::Http1;
@@ -97,7 +96,7 @@ async fn serve_http1(door: &FrontDoor, mut connection: Http1<Stream>, peer: IpAd
             Err(refusal) => {
                 let answer = door.headless(&refusal, peer, began.elapsed());
                 if refusal != Refusal::Aborted {
-                    connection.write_answer(&answer, "", false, &door.date).await;
+                    connection.write_answer(&answer, None, true, &door.date).await;
                     connection.close().await;
                 }
                 return;
@@ -105,9 +104,9 @@ async fn serve_http1(door: &FrontDoor, mut connection: Http1<Stream>, peer: IpAd
             Ok(Some(head)) => {
                 let active = Active::enter(door);
                 let answer = door.handle(&head, &mut connection, peer, tls).await;
-                let keep_alive = head.keep_alive && !door.is_stopping();
+                let stopping = door.is_stopping();
                 let reusable = connection
-                    .write_answer(&answer, &head.method, keep_alive, &door.date)
+                    .write_answer(&answer, Some(&head), stopping, &door.date)
                     .await;
                 drop(active);
                 if !reusable {
@@ -153,7 +152,7 @@ async fn serve_http2(
 }
 
 /// Says 503 without reading anything.
-async fn refuse(door: &FrontDoor, mut stream: Stream, peer: IpAddr, limit: ConnectionLimit) {
+async fn refuse(door: &FrontDoor, stream: Stream, peer: IpAddr, limit: ConnectionLimit) {
     let name = match limit {
         ConnectionLimit::All => "connections",
         ConnectionLimit::Peer => "connections_per_peer",
@@ -162,12 +161,15 @@ async fn refuse(door: &FrontDoor, mut stream: Stream, peer: IpAddr, limit: Conne
     if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
         return;
     }
+    // Only so many are told why, since these connections are over the cap already.
+    let Ok(_place) = door.limiter.refusal() else {
+        return;
+    };
     let answer = Answer::refused(&Refusal::Connections, None);
-    let bytes = super::http1::serialise(&answer, &door.date);
+    let mut connection = Http1::new(stream);
     let said = tokio::time::timeout(REFUSAL_TIMEOUT, async {
-        stream.write_all(&bytes).await?;
-        stream.flush().await?;
-        tokio::io::AsyncWriteExt::shutdown(&mut stream).await
+        connection.write_answer(&answer, None, true, &door.date).await;
+        connection.close().await;
     });
     // It was refused either way.
     drop(said.await);

@@ -39,6 +39,8 @@ pub(super) struct Head {
     pub(super) expects_continue: bool,
     /// The sender allows another request on this connection.
     pub(super) keep_alive: bool,
+    /// It speaks HTTP/1.0.
+    pub(super) http_10: bool,
 }
 
 /// Why a head is refused; the text is for the log.
@@ -91,6 +93,7 @@ impl Head {
             framing,
             expects_continue: expectation(&fields, http_10)?,
             keep_alive: keep_alive(&fields, http_10),
+            http_10,
             fields,
         })
     }
@@ -121,6 +124,7 @@ impl Head {
             framing: declared.map_or(Framing::Frames, Framing::Sized),
             expects_continue: false,
             keep_alive: true,
+            http_10: false,
             fields,
         })
     }

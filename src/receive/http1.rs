@@ -25,9 +25,11 @@ const COPY_BYTES_MAX: usize = 16 * 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes per second.
 const SLOWEST_READER: usize = 32 * 1024;
-/// After an early answer this much of the rest of the request is read and dropped, so that the answer arrives.
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// After an early answer this much of the rest of the request is read and dropped, so that the answer arrives: many
+/// clients read it only once they have sent a whole body. None of it is kept.
+const LINGER_BYTES: usize = 16 << 20;
+const LINGER_READ_BYTES: usize = 32 * 1024;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One connection between requests.
 #[derive(Debug)]
@@ -109,25 +111,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
         }
     }
 
-    /// Writes the answer to a request of method `method`; `true` when the connection can serve another one.
+    /// Writes the answer to `request`, which is none when there was no head to read; `true` when the connection can
+    /// serve another one. `stopping` ends the connection with this answer.
     pub(super) async fn write_answer(
         &mut self,
         answer: &Answer,
-        method: &str,
-        keep_alive: bool,
+        request: Option<&Head>,
+        stopping: bool,
         date: &HttpDate,
     ) -> bool {
-        let reusable = keep_alive && !answer.close && self.body == BodyState::Done;
+        let wanted = request.is_some_and(|head| head.keep_alive) && !stopping && !answer.close;
+        let reusable = wanted && self.drop_unread_body();
         let mut out = std::mem::take(&mut self.out);
         out.clear();
-        // What a HEAD was answered with has the length of a body that did not come.
-        let sized = !(method == "HEAD" && answer.relayed.is_some());
-        write_head(&mut out, answer, sized, !reusable, date);
-        let body = if method == "HEAD" {
-            &[][..]
-        } else {
-            &answer.body[..]
+        let persistence = match request {
+            _ if !reusable => Persistence::Close,
+            Some(head) if head.http_10 => Persistence::KeepAlive,
+            _ => Persistence::Implied,
         };
+        let is_head = request.is_some_and(|head| &*head.method == "HEAD");
+        // What a HEAD was answered with has the length of a body that did not come.
+        let sized = !(is_head && answer.relayed.is_some());
+        write_head(&mut out, answer, sized, persistence, date);
+        let body = if is_head { &[][..] } else { &answer.body[..] };
         let apart = body.len() > COPY_BYTES_MAX;
         if !apart {
             out.extend_from_slice(body);
@@ -152,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
             let mut dropped = self.buffer.len();
             while dropped < LINGER_BYTES {
                 self.buffer.clear();
-                self.buffer.reserve(READ_BYTES);
+                self.buffer.reserve(LINGER_READ_BYTES);
                 match self.stream.read_buf(&mut self.buffer).await? {
                     0 => break,
                     count => dropped += count,
@@ -162,6 +168,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
         };
         // Whatever goes wrong here, the connection ends with this function.
         drop(timeout(LINGER_TIMEOUT, drain).await);
+    }
+
+    /// Drops a body that nobody wanted, if all of it is here already; `true` when the next request can follow.
+    fn drop_unread_body(&mut self) -> bool {
+        let dropped = match self.body {
+            BodyState::Done => true,
+            BodyState::Broken => false,
+            BodyState::Unread { framing, .. } => match framing {
+                Framing::Sized(length) => match usize::try_from(length) {
+                    Ok(length) if length <= self.buffer.len() => {
+                        self.buffer.advance(length);
+                        true
+                    }
+                    _ => false,
+                },
+                Framing::Chunked => {
+                    let bytes_max = self.buffer.len();
+                    let decoded =
+                        ChunkedDecoder::new().decode(&mut self.buffer, &mut BytesMut::new(), bytes_max);
+                    decoded == Ok(true)
+                }
+                Framing::Frames => false,
+            },
+        };
+        self.body = if dropped {
+            BodyState::Done
+        } else {
+            BodyState::Broken
+        };
+        dropped
     }
 
     async fn read_sized(&mut self, length: usize, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
@@ -197,7 +233,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
             if done {
                 return Ok(body.freeze());
             }
-            budget.hold(body.len() + self.buffer.len().min(READ_BYTES))?;
+            // What is left in the buffer is framing, which the cap does not count.
+            budget.hold(body.len().saturating_add(READ_BYTES).min(budget.bytes_max))?;
             self.buffer.reserve(READ_BYTES);
             match self.stream.read_buf(&mut self.buffer).await {
                 Ok(0) | Err(_) => return Err(Refusal::Aborted),
@@ -257,6 +294,9 @@ impl HeadScan {
         if self.scanned == 0 && buffer.starts_with(b"\r\n") {
             buffer.advance(2);
         }
+        if self.scanned == 0 && **buffer == *b"\r" {
+            return Ok(None);
+        }
         if self.scanned == 0 && !may_be_a_method(buffer) {
             return Err(Refusal::BadRequest("not an HTTP request"));
         }
@@ -288,23 +328,23 @@ fn may_be_a_method(start: &[u8]) -> bool {
             _ if at >= METHOD_BYTES_MAX => return false,
             b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~' => {}
             _ if byte.is_ascii_alphanumeric() => {}
-            // The CR of a forgiven empty line whose LF has not come yet.
-            b'\r' => return at == 0 && start.len() == 1,
             _ => return false,
         }
     }
     true
 }
 
-/// A whole answer that ends its connection.
-pub(super) fn serialise(answer: &Answer, date: &HttpDate) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
-    write_head(&mut out, answer, true, true, date);
-    out.extend_from_slice(&answer.body);
-    out
+/// What an answer says about its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Persistence {
+    Close,
+    /// HTTP/1.0: a sender that asked for it must be told.
+    KeepAlive,
+    /// HTTP/1.1 keeps a connection unless told otherwise.
+    Implied,
 }
 
-fn write_head(out: &mut Vec<u8>, answer: &Answer, sized: bool, close: bool, date: &HttpDate) {
+fn write_head(out: &mut Vec<u8>, answer: &Answer, sized: bool, persistence: Persistence, date: &HttpDate) {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -323,9 +363,11 @@ fn write_head(out: &mut Vec<u8>, answer: &Answer, sized: bool, close: bool, date
         out.extend_from_slice(answer.body.len().to_string().as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    if close {
-        out.extend_from_slice(b"Connection: close\r\n");
-    }
+    out.extend_from_slice(match persistence {
+        Persistence::Close => b"Connection: close\r\n",
+        Persistence::KeepAlive => b"Connection: keep-alive\r\n",
+        Persistence::Implied => b"",
+    });
     out.extend_from_slice(b"\r\n");
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
 use super::answer::Refusal;
 use super::settings::{Limits, Quota};
@@ -19,6 +19,8 @@ const SLOW_LANE_WAIT: Duration = Duration::from_secs(2);
 pub(super) const SLOW_LANE_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Addresses whose failures are remembered at once.
 const PEERS_MAX: usize = 100_000;
+/// Connections over the cap that are told so at once; further ones just end.
+const REFUSALS_MAX: usize = 128;
 
 /// Everything that is counted over all requests.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(super) struct Limiter {
     /// How many addresses `failures` holds, so that the usual request takes no lock.
     failing: AtomicUsize,
     slow_lane: Semaphore,
+    refusals: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +63,7 @@ impl Limiter {
             failures: Mutex::default(),
             failing: AtomicUsize::new(0),
             slow_lane: Semaphore::new(SLOW_LANE_WIDTH),
+            refusals: Semaphore::new(REFUSALS_MAX),
         }
     }
 
@@ -88,6 +92,11 @@ impl Limiter {
             guard.peer = Some(address);
         }
         Ok(guard)
+    }
+
+    /// Leave to tell a connection over the cap that it is.
+    pub(super) fn refusal(&self) -> Result<SemaphorePermit<'_>, TryAcquireError> {
+        self.refusals.try_acquire()
     }
 
     /// Reserves room for body bytes; given back when the guard is dropped.

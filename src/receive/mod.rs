@@ -213,7 +213,7 @@ impl FrontDoor {
         let claim = verify::claim(entry, &head.fields).map_err(|error| charged(Refusal::Signature(error)))?;
         // An address that sent too many forgeries is still heard, a few requests at a time.
         let slow = self.limiter.is_spent(origin.client, limits.failures_per_peer);
-        let _place = if slow {
+        let place = if slow {
             Some(self.limiter.slow_lane().await?)
         } else {
             None
@@ -231,6 +231,8 @@ impl FrontDoor {
         let verified = verify::verify(entry, claim, raw, received_at)
             .await
             .map_err(charged)?;
+        // From here on the sender is genuine; waiting for the disk takes no place from others.
+        drop(place);
         let identified = identify::identify(matched, head, origin, verified, received_at, &self.hash_key)?;
         trace.event_id.clone_from(&identified.event.event_id);
         if let Some(pace) = &entry.pace {
