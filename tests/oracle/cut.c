@@ -1,5 +1,5 @@
-/* cut MOUNTPOINT: cuts the power of a mounted ext4 or xfs, as xfstests' "godown" does.
- * Everything that was not synced is lost; every later write and sync fails with EIO. */
+/* cut MOUNTPOINT: takes the disk from a mounted ext4 or xfs, as xfstests' "godown" does.
+ * Everything that was not synced is lost; every later read, write and sync fails with EIO. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -3,6 +3,9 @@
  * ORACLE_NO_SYNC=1          every sync says "done" and does nothing: the fault that the oracle must notice.
  * ORACLE_STORE, _SHADOW     two folders. A successful sync of a file under STORE copies what was written to the file of
  *                           the same name under SHADOW, so that SHADOW holds what a disk would hold after a power cut.
+ * ORACLE_PULLED             a file that does not exist. Once it does, the disk is gone in the worst moment: one more sync
+ *                           says "done" and does nothing, as ext4's does when it is shut down meanwhile; after it, every
+ *                           read, write and sync under STORE fails with EIO.
  *
  * Taken as durable at once, more kindly than a disk would: creation (with the first sync), unlink and rename.
  * Memory-mapped writes are not seen; SQLite maps only its `-shm` file, which it makes anew after a crash. */
@@ -30,7 +33,8 @@ struct dirty {
 
 static struct dirty dirty[FILES_MAX];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *store, *shadow;
+static const char *store, *shadow, *pulled;
+static volatile int gone;
 static int no_sync;
 
 #define REAL(name) ((typeof(&name))real(#name))
@@ -48,7 +52,33 @@ __attribute__((constructor)) static void start(void)
 {
 	store = getenv("ORACLE_STORE");
 	shadow = getenv("ORACLE_SHADOW");
+	pulled = getenv("ORACLE_PULLED");
 	no_sync = getenv("ORACLE_NO_SYNC") != NULL;
+}
+
+/* Whether a descriptor's file lies under STORE. */
+static int stored(int fd)
+{
+	char link[64], path[PATH_MAX];
+	size_t length = store ? strlen(store) : 0;
+	ssize_t count;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	count = readlink(link, path, sizeof path - 1);
+	return length && count > (ssize_t)length && strncmp(path, store, length) == 0 && path[length] == '/';
+}
+
+/* Whether the file went with its disk; sets errno then. */
+static int is_gone(int fd)
+{
+	int error = errno;
+
+	if (!gone || !stored(fd)) {
+		errno = error;
+		return 0;
+	}
+	errno = EIO;
+	return 1;
 }
 
 /* The path under SHADOW of a path under STORE. */
@@ -134,6 +164,12 @@ static int synced(int fd, int (*sync_file)(int))
 		return 0;
 	if (!shadow)
 		return sync_file(fd);
+	if (is_gone(fd))
+		return -1;
+	if (pulled && access(pulled, F_OK) == 0 && stored(fd)) {
+		gone = 1;
+		return 0;
+	}
 	/* The disk below is not the one under test: the copy is the sync. */
 	copy(fd);
 	return 0;
@@ -172,9 +208,24 @@ int msync(void *address, size_t length, int flags)
 	return no_sync ? 0 : ((call *)real("msync"))(address, length, flags);
 }
 
+ssize_t read(int fd, void *bytes, size_t length)
+{
+	return is_gone(fd) ? -1 : REAL(read)(fd, bytes, length);
+}
+
+ssize_t pread(int fd, void *bytes, size_t length, off_t at)
+{
+	return is_gone(fd) ? -1 : REAL(pread)(fd, bytes, length, at);
+}
+
+ssize_t pread64(int fd, void *bytes, size_t length, off64_t at)
+{
+	return is_gone(fd) ? -1 : REAL(pread64)(fd, bytes, length, at);
+}
+
 ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at)
 {
-	ssize_t count = REAL(pwrite)(fd, bytes, length, at);
+	ssize_t count = is_gone(fd) ? -1 : REAL(pwrite)(fd, bytes, length, at);
 
 	wrote(fd, at, count);
 	return count;
@@ -182,7 +233,7 @@ ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at)
 
 ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at)
 {
-	ssize_t count = REAL(pwrite64)(fd, bytes, length, at);
+	ssize_t count = is_gone(fd) ? -1 : REAL(pwrite64)(fd, bytes, length, at);
 
 	wrote(fd, at, count);
 	return count;
@@ -191,25 +242,25 @@ ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at)
 ssize_t write(int fd, const void *bytes, size_t length)
 {
 	forget(fd);
-	return REAL(write)(fd, bytes, length);
+	return is_gone(fd) ? -1 : REAL(write)(fd, bytes, length);
 }
 
 ssize_t writev(int fd, const struct iovec *parts, int count)
 {
 	forget(fd);
-	return REAL(writev)(fd, parts, count);
+	return is_gone(fd) ? -1 : REAL(writev)(fd, parts, count);
 }
 
 int ftruncate(int fd, off_t length)
 {
 	forget(fd);
-	return REAL(ftruncate)(fd, length);
+	return is_gone(fd) ? -1 : REAL(ftruncate)(fd, length);
 }
 
 int ftruncate64(int fd, off64_t length)
 {
 	forget(fd);
-	return REAL(ftruncate64)(fd, length);
+	return is_gone(fd) ? -1 : REAL(ftruncate64)(fd, length);
 }
 
 int close(int fd)

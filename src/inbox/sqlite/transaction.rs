@@ -102,6 +102,9 @@ impl<'a> Transaction<'a> {
         };
         let result = work(&mut tx).and_then(|done| {
             conn.prepare_cached("COMMIT")?.execute([])?;
+            shared
+                .check_volume()
+                .map_err(|error| TxError::Final(format!("the volume went away during a sync: {error}")))?;
             Ok(done)
         });
         match result {

@@ -3,6 +3,10 @@
 //! *Mounted*: ext4 on a loop device, cut with `FS_IOC_SHUTDOWN` (the "godown" of xfstests): the file system forgets all
 //! that was not synced. Needs root and loop devices. *Recorded*: a preloaded library copies each file to a second folder
 //! at each sync; after the kill, that folder is what the disk holds. Needs a C compiler only.
+//!
+//! A disk can be lost in two ways. *Cut*: the machine loses its power, so nothing runs on and nobody is answered any
+//! more. *Pulled*: only the disk goes, and the gateway lives on without it. There a sync that is under way may be told
+//! "done" for what is lost: ext4 does so now and then, the recorded disk always.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,7 +31,7 @@ pub(super) struct Disk {
 #[derive(Debug)]
 enum Kind {
     Mounted { mount: Mount, cut: PathBuf },
-    Recorded { shadow: PathBuf },
+    Recorded { shadow: PathBuf, pulled: PathBuf },
 }
 
 impl Disk {
@@ -62,7 +66,10 @@ impl Disk {
         let shadow = dir.path().join("shadow");
         std::fs::create_dir(&shadow).unwrap();
         Self {
-            kind: Kind::Recorded { shadow },
+            kind: Kind::Recorded {
+                shadow,
+                pulled: dir.path().join("pulled"),
+            },
             store: dir.path().join("store"),
             dir,
         }
@@ -77,9 +84,10 @@ impl Disk {
     pub(super) fn environment(&self, syncing: bool) -> Vec<(String, String)> {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let mut environment = Vec::new();
-        if let Kind::Recorded { shadow } = &self.kind {
+        if let Kind::Recorded { shadow, pulled } = &self.kind {
             environment.push(("ORACLE_STORE".to_owned(), text(&self.store)));
             environment.push(("ORACLE_SHADOW".to_owned(), text(shadow)));
+            environment.push(("ORACLE_PULLED".to_owned(), text(pulled)));
         }
         if !syncing {
             environment.push(("ORACLE_NO_SYNC".to_owned(), "1".to_owned()));
@@ -91,18 +99,21 @@ impl Disk {
         environment
     }
 
-    /// Whether the gateway can run on after [`Disk::cut`], finding that every write fails.
-    pub(super) fn outlives_cut(&self) -> bool {
-        matches!(self.kind, Kind::Mounted { .. })
+    /// Cuts the power: gateway and disk stop at the same moment.
+    pub(super) fn cut(&self, gateway: &mut Gateway) {
+        if let Kind::Mounted { .. } = self.kind {
+            // An answer on its way to a client still counts; one that would follow a sync under way is never written.
+            gateway.freeze();
+            self.pull();
+        }
+        gateway.kill9();
     }
 
-    /// Cuts the power.
-    pub(super) fn cut(&mut self, gateway: &mut Gateway) {
+    /// Takes the disk away from a gateway that runs on.
+    pub(super) fn pull(&self) {
         match &self.kind {
             Kind::Mounted { mount, cut } => run(Command::new(cut).arg(&mount.point)).unwrap(),
-            Kind::Recorded { .. } => {
-                gateway.kill9();
-            }
+            Kind::Recorded { pulled, .. } => std::fs::write(pulled, "").unwrap(),
         }
     }
 
@@ -110,7 +121,8 @@ impl Disk {
     pub(super) fn restore(&mut self) {
         match &mut self.kind {
             Kind::Mounted { mount, .. } => mount.again(),
-            Kind::Recorded { shadow } => {
+            Kind::Recorded { shadow, pulled } => {
+                drop(std::fs::remove_file(pulled));
                 std::fs::remove_dir_all(&self.store).unwrap();
                 run(Command::new("cp").arg("-a").arg(shadow).arg(&self.store)).unwrap();
             }

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crate::support::{PATIENCE, sha256};
 
+/// The answer to a repeat of a kept event.
+const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
+
 /// An event as its sender has it.
 #[derive(Debug, Clone)]
 pub(super) struct Sent {
@@ -26,6 +29,10 @@ struct Entries {
     events: HashMap<String, Entry>,
     /// Events whose answer never came: their senders try again.
     unanswered: VecDeque<Sent>,
+    /// The ids of the acknowledged ones, for repeats.
+    acked: Vec<String>,
+    /// Answers to repeats.
+    repeats: usize,
     /// Being sent at this moment.
     in_flight: usize,
     /// The answers that are no answers to a genuine event.
@@ -51,13 +58,15 @@ pub(super) struct Verdict {
     pub(super) delivered: usize,
     /// Deliveries of an event beyond its first.
     pub(super) duplicates: usize,
+    /// Acknowledged events that were sent again and answered.
+    pub(super) repeats: usize,
     /// Acknowledged and not delivered.
     pub(super) lost: Vec<String>,
     /// Delivered with other bytes.
     pub(super) altered: Vec<String>,
     /// Delivered and never sent.
     pub(super) foreign: Vec<String>,
-    /// Answers other than 200 and 503.
+    /// Answers other than 200 and 503, and repeats not answered as duplicates.
     pub(super) odd: Vec<String>,
 }
 
@@ -74,13 +83,24 @@ impl Ledger {
         });
     }
 
-    /// Books the 200 of an event.
-    pub(super) fn acked(&self, event: &Sent) {
+    /// Books the 200 of an event. A repeat of an acknowledged one must be called a duplicate.
+    pub(super) fn acked(&self, event: &Sent, answer: &str) {
         let mut entries = self.entries();
+        let entries = &mut *entries;
         entries.in_flight -= 1;
         entries.acks += 1;
         if let Some(entry) = entries.events.get_mut(&event.id) {
-            entry.acked = true;
+            if entry.acked {
+                entries.repeats += 1;
+                if answer != DUPLICATE {
+                    entries
+                        .odd
+                        .push(format!("{}: repeat answered {answer}", event.id));
+                }
+            } else {
+                entry.acked = true;
+                entries.acked.push(event.id.clone());
+            }
         }
         self.changed.notify_all();
     }
@@ -104,6 +124,13 @@ impl Ledger {
     /// The next event to be sent again.
     pub(super) fn next_unanswered(&self) -> Option<Sent> {
         self.entries().unanswered.pop_front()
+    }
+
+    /// The id of an acknowledged event, the same one for the same number.
+    pub(super) fn acked_id(&self, choice: usize) -> Option<String> {
+        let entries = self.entries();
+        let index = choice.checked_rem(entries.acked.len())?;
+        entries.acked.get(index).cloned()
     }
 
     /// Books a delivery.
@@ -169,6 +196,7 @@ impl Ledger {
                 .values()
                 .map(|entry| entry.delivered.saturating_sub(1))
                 .sum(),
+            repeats: entries.repeats,
             lost: ids(&|entry| entry.acked && entry.delivered == 0),
             altered: ids(&|entry| entry.altered),
             foreign: entries.foreign.clone(),
@@ -196,7 +224,7 @@ impl Verdict {
             ("acknowledged and lost", &self.lost),
             ("delivered with other bytes", &self.altered),
             ("delivered and never sent", &self.foreign),
-            ("answered with neither 200 nor 503", &self.odd),
+            ("answered wrongly", &self.odd),
         ] {
             let first = ids.iter().take(5).collect::<Vec<_>>();
             assert!(ids.is_empty(), "{} events {what}, such as {first:?}", ids.len());
@@ -208,9 +236,10 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "sent {}, acknowledged {}, delivered {}, duplicates {}, lost {}, altered {}, foreign {}",
+            "sent {}, acknowledged {}, repeats {}, delivered {}, duplicates {}, lost {}, altered {}, foreign {}",
             self.sent,
             self.acked,
+            self.repeats,
             self.delivered,
             self.duplicates,
             self.lost.len(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::ledger::{Ledger, Sent};
-use crate::support::{App, Connection, Reply, Request, hmac_hex};
+use crate::support::{App, Connection, Reply, Request, hmac_hex, sha256};
 
 /// How the app treats what it is handed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,18 +126,15 @@ impl Client {
 
     fn run(mut self) {
         let mut connection = None;
-        let mut last_acked = None;
+        let mut next = self.repeat();
         while !self.stop.load(Ordering::SeqCst) {
-            let Some(event) = self.next(last_acked.as_ref()) else {
+            let Some(event) = next.take().or_else(|| self.next()) else {
                 std::thread::sleep(Self::PAUSE);
                 continue;
             };
             self.ledger.sending(&event);
             match self.send(&mut connection, &event) {
-                Some((200, _)) => {
-                    self.ledger.acked(&event);
-                    last_acked = Some(event);
-                }
+                Some((200, answer)) => self.ledger.acked(&event, &answer),
                 Some((503, _)) | None => {
                     self.ledger.unanswered(event);
                     std::thread::sleep(Self::PAUSE);
@@ -148,17 +145,24 @@ impl Client {
     }
 
     /// An unanswered event, now and then one that was acknowledged already, else a new one.
-    fn next(&mut self, last_acked: Option<&Sent>) -> Option<Sent> {
+    fn next(&mut self) -> Option<Sent> {
         if let Some(event) = self.ledger.next_unanswered() {
             return Some(event);
         }
         if !self.fresh {
             return None;
         }
-        match last_acked {
-            Some(event) if self.rng.u8(..100) < 3 => Some(event.clone()),
-            _ => Some(new_event(&mut self.rng)),
-        }
+        let repeat = if self.rng.u8(..100) < 5 {
+            self.repeat()
+        } else {
+            None
+        };
+        Some(repeat.unwrap_or_else(|| new_event(&mut self.rng)))
+    }
+
+    /// Any event that was acknowledged, in this round or before a crash.
+    fn repeat(&mut self) -> Option<Sent> {
+        self.ledger.acked_id(self.rng.usize(..)).map(event_of)
     }
 
     /// Status and body of the answer, if there was one.
@@ -180,22 +184,35 @@ impl Client {
     }
 }
 
-/// A body that any re-encoding would change: odd blanks, escapes, key order, a last newline.
+/// Bytes of the smallest body.
+const BODY_BYTES_MIN: f64 = 200.0;
+/// The largest has this many times as many: 20 KiB.
+const BODY_BYTES_RANGE: f64 = 102.4;
+
 fn new_event(rng: &mut Rng) -> Sent {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let id = format!("evt_{number}_{:08x}", rng.u32(..));
-    let padding = "caf\\u00e9 ".repeat(rng.usize(..400));
-    let body = format!(
-        "{{ \"event\" : \"lead.created\",\t\"id\":\"{id}\", \"z\": 1.0, \"a\": 1e2,\n \"note\": \"{padding}\" }}\n"
+    event_of(format!("evt_{number}_{:08x}", rng.u32(..)))
+}
+
+/// The event with this id, always the same. Its body would be changed by any re-encoding: odd blanks, escapes, key order,
+/// a last newline. Small ones are as frequent as large ones.
+fn event_of(id: String) -> Sent {
+    let seed = sha256(id.as_bytes()).first_chunk().copied().unwrap();
+    let share = Rng::with_seed(u64::from_le_bytes(seed)).f64();
+    let wanted = (BODY_BYTES_MIN * BODY_BYTES_RANGE.powf(share)) as usize;
+    let head = format!(
+        "{{ \"event\" : \"lead.created\",\t\"id\":\"{id}\", \"z\": 1.0, \"a\": 1e2,\n \"note\": \"caf\\u00e9 "
     );
+    let tail = "\" }\n";
+    let padding = "x".repeat(wanted.saturating_sub(head.len() + tail.len()));
     Sent {
         id,
-        body: body.into_bytes(),
+        body: [head.as_str(), &padding, tail].concat().into_bytes(),
     }
 }
 
-/// The id in a body of [`new_event`].
+/// The id in a body of [`event_of`].
 fn id_of(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let rest = text.split_once("\"id\":\"").map_or("", |(_, rest)| rest);

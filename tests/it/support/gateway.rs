@@ -144,6 +144,27 @@ impl Gateway {
         kill_process(pid, signal).unwrap();
     }
 
+    /// Stops it on the spot, as a power cut would: when this returns, none of its instructions runs any more. A thread
+    /// that waits for the disk inside a system call does not come back from it.
+    pub(crate) fn freeze(&mut self) {
+        if self.child.try_wait().unwrap().is_some() {
+            return;
+        }
+        self.signal(Signal::STOP);
+        let frozen = wait_for(PATIENCE, || {
+            let states = thread_states(self.pid());
+            // The first thread that stops has marked all others. Those in `D` (a wait that nothing interrupts) stop on
+            // their way out of the kernel.
+            let stopped = states.contains(&'T') && states.iter().all(|state| matches!(state, 'T' | 'D'));
+            stopped.then_some(())
+        });
+        assert!(
+            frozen.is_some(),
+            "the gateway cannot be frozen: {:?}",
+            thread_states(self.pid())
+        );
+    }
+
     /// `kill -9`, and waits for the end.
     pub(crate) fn kill9(&mut self) -> ExitStatus {
         // It may have ended by itself; `wait` tells.
@@ -242,6 +263,16 @@ fn spawn(launch: Launch, dir: Arc<TempDir>) -> Result<Gateway, Ended> {
         ended: None,
         dir,
     })
+}
+
+/// The states of the threads of a process, as letters of proc(5).
+fn thread_states(pid: u32) -> Vec<char> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads
+        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok())
+        // The name before it is in parentheses and may hold any character.
+        .filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next())
+        .collect()
 }
 
 fn read_log(dir: &Path) -> String {
