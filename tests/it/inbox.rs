@@ -8,6 +8,8 @@
     reason = "a helper that fails fails its test"
 )]
 
+mod limits;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
