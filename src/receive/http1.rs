@@ -12,10 +12,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, Refusal};
 use super::body::{BodyBudget, BodySource};
-use super::chunked::{ChunkedDecoder, ChunkedError};
 use super::date::HttpDate;
 use super::head::{Framing, Head};
 use super::settings::Limits;
+use crate::upstream::Chunks;
 
 /// The first read of a connection.
 const READ_BYTES: usize = 4096;
@@ -184,10 +184,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
                     _ => false,
                 },
                 Framing::Chunked => {
-                    let bytes_max = self.buffer.len();
-                    let decoded =
-                        ChunkedDecoder::new().decode(&mut self.buffer, &mut BytesMut::new(), bytes_max);
-                    decoded == Ok(true)
+                    let mut chunks = Chunks::new();
+                    match chunks.read(&self.buffer, |_| {}) {
+                        Ok(used) if chunks.is_done() => {
+                            self.buffer.advance(used);
+                            true
+                        }
+                        Ok(_) | Err(_) => false,
+                    }
                 }
                 Framing::Frames => false,
             },
@@ -221,19 +225,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
     }
 
     async fn read_chunked(&mut self, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
-        let mut decoder = ChunkedDecoder::new();
+        let mut chunks = Chunks::new();
         let mut body = BytesMut::new();
         loop {
-            let done = decoder
-                .decode(&mut self.buffer, &mut body, budget.bytes_max)
-                .map_err(|error| match error {
-                    ChunkedError::TooLarge => Refusal::BodyTooLarge,
-                    ChunkedError::Broken => Refusal::BadRequest("the chunked coding is broken"),
-                })?;
-            if done {
+            let used = chunks
+                .read(&self.buffer, |piece| body.extend_from_slice(piece))
+                .map_err(|error| Refusal::BadRequest(error.0))?;
+            self.buffer.advance(used);
+            let announced = usize::try_from(chunks.announced()).unwrap_or(usize::MAX);
+            if body.len().saturating_add(announced) > budget.bytes_max {
+                return Err(Refusal::BodyTooLarge);
+            }
+            if chunks.is_done() {
                 return Ok(body.freeze());
             }
-            // What is left in the buffer is framing, which the cap does not count.
+            // Room for the next read as well; framing is not counted.
             budget.hold(body.len().saturating_add(READ_BYTES).min(budget.bytes_max))?;
             self.buffer.reserve(READ_BYTES);
             match self.stream.read_buf(&mut self.buffer).await {

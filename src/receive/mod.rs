@@ -9,7 +9,6 @@ mod tls;
 
 mod answer;
 mod body;
-mod chunked;
 mod date;
 mod head;
 mod identify;
