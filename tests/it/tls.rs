@@ -369,7 +369,7 @@ async fn a_stop_ends_http2_connections_and_their_last_answers_arrive() {
     let (told, tell) = std::sync::mpsc::sync_channel::<()>(1);
     let tell = std::sync::Mutex::new(tell);
     let app = App::with(move |_| {
-        tell.lock().unwrap().recv().ok();
+        tell.lock().unwrap().recv().unwrap();
         Reply::Full(200, vec![], vec![b'x'; 4 << 20])
     });
     let mut rig = Rig::new(app, "");

@@ -315,7 +315,7 @@ fn scoped_key(tx: &Transaction<'_>, new: &NewEvent) -> Option<EventKey> {
         &event.path_rest,
         id.as_bytes(),
     );
-    (scoped == new.dedup_key).then(|| EventKey::of_id(&event.route, &format!("{}\0{id}", event.path_rest)))
+    (scoped == new.dedup_key).then(|| EventKey::of_scoped_id(&event.route, &event.path_rest, id))
 }
 
 /// What an event takes in the store, about.
