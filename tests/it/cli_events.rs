@@ -8,8 +8,11 @@ use serde_json::Value;
 
 use super::support::{App, Gateway, PATIENCE, Reply, hmac_hex, post, quantiv_config};
 
-/// Bytes that are no text, with blanks a formatter would touch.
-const BODY: &[u8] = b"{ \"id\":\"evt_1\",\"event\" : \"order.paid\",\"note\":\"\xff\xfe \\u00e9\"}\r\n";
+/// With blanks and escapes that whoever parsed and wrote it again would change.
+const BODY: &[u8] =
+    b"{ \"id\":\"evt_1\",\"event\" : \"order.paid\",\"sum\":1.00,\"note\":\"\xc3\xa9 \\u00e9\"}\r\n";
+/// No text at all.
+const BINARY: &[u8] = b"\x00\xff\xfe\x1b[2J\r\n";
 
 fn events(arguments: &[&str]) -> Output {
     let binary = std::env::var_os("HOOKLATCH_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_hooklatch").into());
@@ -109,6 +112,8 @@ fn events_are_listed_shown_and_replayed() {
     settle(store, "delivered", 1);
     let bodies: Vec<_> = app.wait_for(2).into_iter().map(|request| request.body).collect();
     assert_eq!(bodies, [BODY, BODY]);
+    send(&gateway, BINARY);
+    assert_eq!(good(&["show", "2", "--store", store, "--body"]), BINARY);
     drop(gateway);
     // Without a gateway the store can still be read.
     assert_eq!(good(&["show", "1", "--store", store, "--body"]), BODY);
