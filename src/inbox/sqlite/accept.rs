@@ -8,7 +8,7 @@ use super::load::{body_hash, derived_key, head_hash, kind_number};
 use super::names::Wants;
 use super::schema::{as_i64, flag, state, status};
 use super::transaction::{Transaction, TxError};
-use crate::event::{DedupKey, EventKey, KeptEvent, KeyKind, Seq};
+use crate::event::{DedupKey, Event, EventKey, KeptEvent, KeyKind, Seq};
 use crate::inbox::{Accepted, NewEvent};
 
 /// Bodies kept of one event's conflicts; further ones are only counted.
@@ -231,15 +231,7 @@ fn insert(
     let bytes = weight(event.headers.len(), event.body.len());
     let filtered = wants.lanes.is_empty();
     let window = i64::try_from(new.dedup_window.as_millis()).unwrap_or(i64::MAX);
-    let mut flags = 0;
-    for (set, bit) in [
-        (event.type_unsigned, flag::TYPE_UNSIGNED),
-        (event.verified, flag::VERIFIED),
-        (event.has_idempotency_key, flag::IDEMPOTENCY_KEY),
-        (moved, flag::MOVED),
-    ] {
-        flags |= if set { bit } else { 0 };
-    }
+    let flags = flags(event) | if moved { flag::MOVED } else { 0 };
     let mut row = tx.conn.prepare_cached(INSERT_EVENT)?;
     row.raw_bind_parameter(1, seq)?;
     row.raw_bind_parameter(2, wants.route.id)?;
@@ -282,6 +274,17 @@ fn insert(
         tx.effects.stored.push(wants.clone());
     }
     Ok(Accepted::New(Seq(seq)))
+}
+
+fn flags(event: &Event) -> i64 {
+    let set = [
+        (event.type_unsigned, flag::TYPE_UNSIGNED),
+        (event.verified, flag::VERIFIED),
+        (event.has_idempotency_key, flag::IDEMPOTENCY_KEY),
+    ];
+    set.into_iter()
+        .filter(|(set, _)| *set)
+        .fold(0, |flags, (_, bit)| flags | bit)
 }
 
 const INSERT_EVENT: &str = "INSERT INTO event (seq, route, state, wants, bytes, received_at, settled_at, keep_until,
@@ -370,7 +373,8 @@ fn conflicts(new: &NewEvent, holder: &Holder) -> bool {
     new.key_kind == KeyKind::Id && holder.body_hash != body_hash(&new.event.body)
 }
 
-fn keep_conflict(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<(), TxError> {
+fn keep_conflict(tx: &mut Transaction<'_>, new: &NewEvent, seq: i64) -> Result<(), TxError> {
+    let event = &new.event;
     let hash = body_hash(&new.event.body);
     let (kept, known): (i64, bool) = tx
         .conn
@@ -381,17 +385,25 @@ fn keep_conflict(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<(), T
     }
     tx.conn
         .prepare_cached(
-            "INSERT INTO conflict (seq, n, received_at, head_hash, body_hash, headers, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO conflict (seq, n, received_at, head_hash, body_hash, flags, event_type, method, query, host,
+               client, secret, headers, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute((
             seq,
             kept + 1,
-            new.event.received_at.0,
-            head_hash(&new.event.headers),
+            event.received_at.0,
+            head_hash(&event.headers),
             &hash[..],
-            &new.event.headers[..],
-            &new.event.body[..],
+            flags(event),
+            event.event_type.as_deref(),
+            &*event.method,
+            event.query.as_deref(),
+            &*event.host,
+            event.client.to_string(),
+            event.secret.as_ref().map(|name| name.as_str()),
+            &event.headers[..],
+            &event.body[..],
         ))?;
     Ok(())
 }
