@@ -5,7 +5,9 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::answer::Refusal;
-use super::head::{Head, Origin, forwarded_block};
+use super::forwarded::forwarded_block;
+use super::head::Head;
+use super::origin::Origin;
 use super::route::{Entry, Match};
 use super::verify::Verified;
 use crate::event::{DedupHashKey, DedupKey, Event, KeyKind, Timestamp};

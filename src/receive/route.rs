@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::answer::{Answer, Refusal};
-use super::head::{Head, Origin};
+use super::head::Head;
+use super::origin::Origin;
 use super::pace::Pace;
 use super::settings::{Route, RoutePath, Routes, Verify};
 use crate::telemetry::{RouteMeter, Telemetry};

@@ -1,0 +1,172 @@
+//! The part of a request's header that is stored and sent on.
+
+use bytes::{Bytes, BytesMut};
+
+use super::head::Head;
+use super::origin::Origin;
+
+/// The header block that is stored and sent on, and whether the sender gave an `Idempotency-Key`.
+///
+/// Left out: hop-by-hop fields and those named in `Connection`, `Host`, `Content-Length`, `Expect`, every `Hooklatch-*`,
+/// and from peers that are not trusted the fields that claim where a request came from.
+pub(super) fn forwarded_block(head: &Head, origin: &Origin) -> (Bytes, bool) {
+    let mut block = BytesMut::with_capacity(512);
+    let mut has_idempotency_key = false;
+    let mut forwarded_for: Option<Vec<u8>> = None;
+    let (mut proto, mut host) = (false, false);
+    let named_in_connection: Vec<&[u8]> = head
+        .fields
+        .values("connection")
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    for (name, value) in head.fields.iter() {
+        let named = || {
+            named_in_connection
+                .iter()
+                .any(|option| option.eq_ignore_ascii_case(name))
+        };
+        match classify(name) {
+            FieldKind::HopByHop | FieldKind::Ours => continue,
+            _ if named() => continue,
+            FieldKind::Origin if !origin.peer_trusted => continue,
+            FieldKind::Origin => {
+                if same_name(name, b"x-forwarded-for") {
+                    let list = forwarded_for.get_or_insert_default();
+                    if !list.is_empty() {
+                        list.extend_from_slice(b", ");
+                    }
+                    list.extend_from_slice(value);
+                    continue;
+                }
+                proto |= same_name(name, b"x-forwarded-proto");
+                host |= same_name(name, b"x-forwarded-host");
+            }
+            FieldKind::IdempotencyKey => has_idempotency_key = true,
+            FieldKind::EndToEnd => {}
+        }
+        line(&mut block, name, value);
+    }
+    let mut list = forwarded_for.unwrap_or_default();
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(origin.peer.to_string().as_bytes());
+    line(&mut block, b"X-Forwarded-For", &list);
+    if !proto {
+        line(
+            &mut block,
+            b"X-Forwarded-Proto",
+            if origin.tls { b"https" } else { b"http" },
+        );
+    }
+    if !host && !head.host.is_empty() {
+        line(&mut block, b"X-Forwarded-Host", head.host.as_bytes());
+    }
+    (block.freeze(), has_idempotency_key)
+}
+
+enum FieldKind {
+    HopByHop,
+    Ours,
+    Origin,
+    IdempotencyKey,
+    EndToEnd,
+}
+
+fn classify(name: &[u8]) -> FieldKind {
+    const HOP_BY_HOP: [&[u8]; 13] = [
+        b"host",
+        b"content-length",
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"expect",
+        b"http2-settings",
+    ];
+    const ORIGIN: [&[u8]; 2] = [b"forwarded", b"x-real-ip"];
+    // The first letter decides for nearly every field.
+    match name.first().map(u8::to_ascii_lowercase) {
+        Some(b'h') if starts_with_name(name, b"hooklatch-") => FieldKind::Ours,
+        Some(b'x') if starts_with_name(name, b"x-forwarded-") => FieldKind::Origin,
+        Some(b'x' | b'f') if ORIGIN.iter().any(|ours| same_name(name, ours)) => FieldKind::Origin,
+        Some(b'i') if same_name(name, b"idempotency-key") => FieldKind::IdempotencyKey,
+        Some(b'h' | b'c' | b'k' | b'p' | b't' | b'u' | b'e')
+            if HOP_BY_HOP.iter().any(|hop| same_name(name, hop)) =>
+        {
+            FieldKind::HopByHop
+        }
+        _ => FieldKind::EndToEnd,
+    }
+}
+
+/// Without regard to case, and with `_` equal to `-`: CGI and WSGI apps merge the two.
+fn same_name(name: &[u8], ours: &[u8]) -> bool {
+    name.len() == ours.len() && starts_with_name(name, ours)
+}
+
+fn starts_with_name(name: &[u8], ours: &[u8]) -> bool {
+    name.len() >= ours.len()
+        && name
+            .iter()
+            .zip(ours)
+            .all(|(theirs, ours)| theirs.to_ascii_lowercase() == *ours || (*theirs == b'_' && *ours == b'-'))
+}
+
+fn line(block: &mut BytesMut, name: &[u8], value: &[u8]) {
+    block.extend_from_slice(name);
+    block.extend_from_slice(b": ");
+    block.extend_from_slice(value);
+    block.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(fields: &str, trusted: &[ipnet::IpNet]) -> (String, bool) {
+        let raw = format!("POST / HTTP/1.1\r\nHost: gate\r\n{fields}\r\n");
+        let head = Head::parse(&Bytes::from(raw), 100).unwrap();
+        let origin = Origin::new([10, 0, 0, 7].into(), true, &head.fields, trusted);
+        let (block, key) = forwarded_block(&head, &origin);
+        (String::from_utf8(block.to_vec()).unwrap(), key)
+    }
+
+    #[test]
+    fn the_block_keeps_the_senders_fields_and_nothing_that_claims_to_be_ours() {
+        let (text, key) = block(
+            "X-Sig: AbC\r\nx-sig2: d\r\nhooklatch-verified: true\r\nHOOKLATCH_KEY: x\r\nHook-Latch: ok\r\nConnection: \
+             X-Secret, hooklatch-a\r\nX-Secret: s\r\nTE: trailers\r\nX-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: \
+             6.6.6.6\r\nX-Forwarded-Prefix: /x\r\nForwarded: for=6.6.6.6\r\nExpect: 100-continue\r\n",
+            &[],
+        );
+        assert_eq!(
+            text,
+            "X-Sig: AbC\r\nx-sig2: d\r\nHook-Latch: ok\r\nX-Forwarded-For: 10.0.0.7\r\nX-Forwarded-Proto: \
+             https\r\nX-Forwarded-Host: gate\r\n"
+        );
+        assert!(!key);
+        assert!(block("idempotency_KEY: theirs\r\n", &[]).1);
+    }
+
+    #[test]
+    fn trusted_proxies_are_believed_and_extended() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let (text, _) = block(
+            "X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\n\
+             X-Forwarded-Host: public\r\n",
+            &trusted,
+        );
+        assert_eq!(
+            text,
+            "X-Forwarded-Proto: http\r\nX-Forwarded-Host: public\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.9, \
+             10.0.0.7\r\n"
+        );
+    }
+}
