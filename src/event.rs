@@ -196,6 +196,15 @@ impl EventKey {
         Self::hash(b"id", route, event_id.as_bytes())
     }
 
+    /// The same where the unsigned rest of a `/*` path is part of what makes events equal: one id under two paths is
+    /// two events.
+    pub fn of_scoped_id(route: &RouteName, scope: &str, event_id: &str) -> Self {
+        if scope.is_empty() {
+            return Self::of_id(route, event_id);
+        }
+        Self::of_id(route, &format!("{scope}\0{event_id}"))
+    }
+
     /// The key of an event that is known only by its body: unique per kept event.
     pub fn of_kept(route: &RouteName, store_id: &[u8; 16], seq: Seq) -> Self {
         let mut value = [0; 24];

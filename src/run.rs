@@ -1,29 +1,28 @@
 //! One life of the gateway: open the store, open the doors, serve, reload, drain, end.
 
+mod front;
+
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora::listeners::tls::TlsSettings;
-use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
-use pingora::services::listening::Service;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use self::front::Socket;
 use crate::admin::{self, ReloadRequest};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LogFormat, TlsFiles};
 use crate::deliver::Deliverer;
 use crate::event::DedupHashKey;
 use crate::inbox::{self, Inbox, OpenError};
-use crate::receive::{Front, FrontDoor, Parts, TlsError, TlsIdentity};
+use crate::receive::{FrontDoor, Parts, TlsError, TlsIdentity};
+use crate::secret::SecretText;
 use crate::shutdown::{self, Controller, Phase, Watch};
 use crate::telemetry::{Telemetry, log};
 use crate::upstream::Client;
@@ -32,8 +31,8 @@ use crate::upstream::Client;
 const UPSTREAM_IDLE_MAX: Duration = Duration::from_millis(1500);
 /// Unused connections kept per upstream.
 const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 128;
-/// The front door must answer a connect within this time, or the start has failed.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// After the store has failed, requests under way have this long to be told 503.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Counters of the log and the limits are swept this often.
 const TICK: Duration = Duration::from_secs(1);
 /// `SIGXFSZ`: a file grew past its limit. Its default would kill us; handled, the write fails instead.
@@ -127,7 +126,8 @@ async fn live(
     let admin = admin::bind(&config.admin).await?;
     let admin_addr = admin.admin_addr();
     let probe_addr = admin.probe_addr();
-    let listen = free_address(config.listen)?;
+    let socket = Socket::bind(config.listen)?;
+    let listen = socket.address();
     let tls = match &config.tls {
         Some(TlsFiles { cert, key }) => Some(TlsIdentity::load(cert, key)?),
         None => None,
@@ -159,8 +159,9 @@ async fn live(
     };
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let admin = tokio::spawn(admin::serve(admin, state, async { drop(ended.await) }));
-    open_front(&config, listen, tls.clone(), door.clone(), stop.clone())?;
-    wait_open(listen).await?;
+    socket
+        .serve(config.workers, tls.clone(), door.clone(), stop)
+        .await?;
     controller.enter(Phase::Running);
     say_ready(
         &config,
@@ -182,9 +183,16 @@ async fn live(
         telemetry,
     };
     let outcome = gateway.serve(&mut signals, &mut reloads).await;
+    // Whoever still asks for a reload is told that it is too late.
+    drop(reloads);
     let outcome = match outcome {
         Ok(()) => gateway.drain(&controller, &mut signals).await,
-        Err(error) => Err(error),
+        Err(error) => {
+            controller.enter(Phase::Closing);
+            // The exit code says it; a sender that hears nothing tries again.
+            drop(timeout(REFUSAL_TIMEOUT, gateway.door.idle()).await);
+            Err(error)
+        }
     };
     drop(end);
     // The listener's last answers have a second of their own.
@@ -245,11 +253,9 @@ impl Gateway {
     /// Takes the whole new configuration on, or nothing of it.
     fn reload(&mut self) -> Result<(), String> {
         let outcome = self.try_reload();
-        self.telemetry.reloaded(outcome.is_ok());
-        match &outcome {
-            Ok(()) => tracing::info!(routes = self.config.routes.routes.len(), "configuration reloaded"),
-            Err(error) => tracing::error!(%error, "configuration not reloaded, the old one stays"),
-        }
+        let routes = self.config.routes.routes.len();
+        let told = outcome.as_ref().map(|()| routes).map_err(String::as_str);
+        self.telemetry.reloaded(told);
         outcome
     }
 
@@ -261,7 +267,10 @@ impl Gateway {
             ("workers", config.workers != self.config.workers),
             ("[store] and [retention]", config.store != self.config.store),
             ("[admin] listen", config.admin.listen != self.config.admin.listen),
+            ("[admin] token", token(&config) != token(&self.config)),
             ("[probe] listen", config.admin.probe != self.config.admin.probe),
+            ("[log] format", config.log.format != self.config.log.format),
+            ("[log] level", config.log.level != self.config.log.level),
         ];
         let changed: Vec<&str> = needs_restart
             .iter()
@@ -316,6 +325,10 @@ impl Gateway {
     }
 }
 
+fn token(config: &Config) -> Option<&[u8]> {
+    config.admin.token.as_ref().map(SecretText::expose)
+}
+
 fn front_door(
     config: &Config,
     inbox: Option<Arc<dyn Inbox>>,
@@ -366,83 +379,6 @@ fn form(format: LogFormat) -> log::Form {
         LogFormat::Json => log::Form::Json,
         LogFormat::Text => log::Form::Text,
     }
-}
-
-/// Finds out before Pingora does whether the address can be had (it would panic), and which port 0 stands for.
-fn free_address(listen: SocketAddr) -> Result<SocketAddr, RunError> {
-    TcpListener::bind(listen)
-        .and_then(|probe| probe.local_addr())
-        .map_err(|reason| RunError::Listen { listen, reason })
-}
-
-/// Starts Pingora on threads of its own. It never returns: the process ends around it.
-fn open_front(
-    config: &Config,
-    listen: SocketAddr,
-    tls: Option<Arc<TlsIdentity>>,
-    door: Arc<FrontDoor>,
-    stop: Watch,
-) -> Result<(), RunError> {
-    let conf = ServerConf {
-        threads: config.workers,
-        // Requests under way have until the end of the drain; we end the process before that when all is quiet.
-        grace_period_seconds: Some(config.drain_timeout.as_secs() + 1),
-        graceful_shutdown_timeout_seconds: Some(0),
-        ..ServerConf::default()
-    };
-    let mut server = Server::new_with_opt_and_conf(None, conf);
-    server.bootstrap();
-    let mut service = Service::new("front".to_owned(), Front::new(door));
-    match tls {
-        None => service.add_tcp(&listen.to_string()),
-        Some(identity) => {
-            // Empty paths: the resolver holds what was loaded and checked.
-            let mut settings = TlsSettings::intermediate("", "")
-                .map_err(|error| RunError::System(std::io::Error::other(error.to_string())))?;
-            settings.set_cert_resolver(identity);
-            settings.enable_h2();
-            service.add_tls_with_settings(&listen.to_string(), None, settings);
-        }
-    }
-    server.add_service(service);
-    let serve = move || {
-        let shutdown_signal = Box::new(StopAtClosing(stop));
-        server.run(RunArgs { shutdown_signal });
-    };
-    std::thread::Builder::new()
-        .name("front".to_owned())
-        .spawn(serve)
-        .map(drop)
-        .map_err(RunError::System)
-}
-
-/// Tells Pingora to close its listeners in phase `Closing`; the signals themselves are ours.
-struct StopAtClosing(Watch);
-
-#[async_trait]
-impl ShutdownSignalWatch for StopAtClosing {
-    async fn recv(&self) -> ShutdownSignal {
-        self.0.reached(Phase::Closing).await;
-        ShutdownSignal::GracefulTerminate
-    }
-}
-
-/// The front door opens on a thread of its own; it is open when it answers.
-async fn wait_open(listen: SocketAddr) -> Result<(), RunError> {
-    let mut target = listen;
-    if target.ip().is_unspecified() {
-        target.set_ip(if target.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        });
-    }
-    let opened = timeout(OPEN_TIMEOUT, async {
-        while tokio::net::TcpStream::connect(target).await.is_err() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    });
-    opened.await.map_err(|_| RunError::NotOpen(listen))
 }
 
 fn say_ready(

@@ -61,8 +61,16 @@ struct SelectionFile {
 /// # Errors
 /// See [`SelectionError`]; the text can be shown to whoever sent it.
 pub fn parse_selection(json: &[u8]) -> Result<Selection, SelectionError> {
+    // Serde reads a list as a struct too: `[]` would be the selection of everything.
+    if !json.trim_ascii_start().starts_with(b"{") {
+        let error = <serde_json::Error as serde::de::Error>::custom("it must be an object in {}");
+        return Err(SelectionError::Json(error));
+    }
     let file: SelectionFile = serde_json::from_slice(json)?;
-    if file.conflict.is_some_and(|number| number == 0 || file.events.len() != 1) {
+    if file
+        .conflict
+        .is_some_and(|number| number == 0 || file.events.len() != 1)
+    {
         return Err(SelectionError::Conflict);
     }
     Ok(Selection {

@@ -9,34 +9,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::apps::ServerApp;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 
-use super::FrontDoor;
 use super::answer::{Answer, Refusal};
 use super::http1::Http1;
 use super::http2::Http2;
 use super::limit::ConnectionLimit;
+use super::{Active, FrontDoor};
 use crate::shutdown::Phase;
 
 /// A refused connection gets its 503 within this time or none.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// At the end of a drain an HTTP/2 connection has this long to send its last answers and its goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Serves a [`FrontDoor`] as a Pingora service.
 #[derive(Debug)]
 pub struct Front {
     door: Arc<FrontDoor>,
-    http2: Arc<Http2>,
 }
 
 impl Front {
     /// Wraps the front door.
     pub fn new(door: Arc<FrontDoor>) -> Self {
-        Self {
-            http2: Arc::new(Http2::new(door.clone())),
-            door,
-        }
+        Self { door }
     }
 }
 
@@ -61,18 +60,13 @@ impl ServerApp for Front {
             }
         };
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            // Returns when the connection has ended.
-            drop(self.http2.process_new(stream, shutdown).await);
+            serve_http2(&self.door, stream, shutdown, limits.header_timeout).await;
         } else {
             let tls = stream.get_ssl_digest().is_some();
             serve_http1(&self.door, Http1::new(stream), peer, tls).await;
         }
         drop(guard);
         None
-    }
-
-    async fn cleanup(&self) {
-        self.http2.http_cleanup().await;
     }
 }
 
@@ -108,17 +102,52 @@ async fn serve_http1(door: &FrontDoor, mut connection: Http1<Stream>, peer: IpAd
                 return;
             }
             Ok(Some(head)) => {
+                let active = Active::enter(door);
                 let answer = door.handle(&head, &mut connection, peer, tls).await;
-                if !connection
-                    .write_answer(&answer, Some(&head), door.is_stopping(), &door.date)
-                    .await
-                {
+                let stopping = door.is_stopping();
+                let reusable = connection
+                    .write_answer(&answer, Some(&head), stopping, &door.date)
+                    .await;
+                drop(active);
+                if !reusable {
                     connection.close().await;
                     return;
                 }
             }
         }
         first = false;
+    }
+}
+
+/// Pingora's HTTP/2, with what it lacks: a deadline for the first request, and last answers that a drain waits for.
+async fn serve_http2(
+    door: &Arc<FrontDoor>,
+    stream: Stream,
+    shutdown: &ShutdownWatch,
+    first_within: Duration,
+) {
+    let http2 = Arc::new(Http2::new(door.clone()));
+    let mut connection = pin!(http2.process_new(stream, shutdown));
+    // Neither the preface nor a header that comes frame by frame has a deadline otherwise.
+    tokio::select! {
+        _ = &mut connection => return,
+        () = tokio::time::sleep(first_within) => {}
+    }
+    if !http2.has_begun() {
+        return;
+    }
+    tokio::select! {
+        _ = &mut connection => return,
+        () = door.stop.reached(Phase::Closing) => {}
+    }
+    let active = Active::enter(door);
+    // Late or not, the connection ends with its requests.
+    let ended = tokio::time::timeout(GOODBYE_TIMEOUT, &mut connection)
+        .await
+        .is_ok();
+    drop(active);
+    if !ended {
+        drop(connection.await);
     }
 }
 
@@ -133,7 +162,9 @@ async fn refuse(door: &FrontDoor, stream: Stream, peer: IpAddr, limit: Connectio
         return;
     }
     // Only so many are told why, since these connections are over the cap already.
-    let Ok(_place) = door.limiter.refusal() else { return };
+    let Ok(_place) = door.limiter.refusal() else {
+        return;
+    };
     let answer = Answer::refused(&Refusal::Connections, None);
     let mut connection = Http1::new(stream);
     let said = tokio::time::timeout(REFUSAL_TIMEOUT, async {

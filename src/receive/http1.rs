@@ -12,10 +12,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, Refusal};
 use super::body::{BodyBudget, BodySource};
-use super::chunked::{ChunkedDecoder, ChunkedError};
 use super::date::HttpDate;
 use super::head::{Framing, Head};
 use super::settings::Limits;
+use crate::upstream::Chunks;
 
 /// The first read of a connection.
 const READ_BYTES: usize = 4096;
@@ -129,12 +129,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
             Some(head) if head.http_10 => Persistence::KeepAlive,
             _ => Persistence::Implied,
         };
-        write_head(&mut out, answer, persistence, date);
-        let body = if request.is_some_and(|head| &*head.method == "HEAD") {
-            &[][..]
-        } else {
-            &answer.body[..]
-        };
+        let is_head = request.is_some_and(|head| &*head.method == "HEAD");
+        // What a HEAD was answered with has the length of a body that did not come.
+        let sized = !(is_head && answer.relayed.is_some());
+        write_head(&mut out, answer, sized, persistence, date);
+        let body = if is_head { &[][..] } else { &answer.body[..] };
         let apart = body.len() > COPY_BYTES_MAX;
         if !apart {
             out.extend_from_slice(body);
@@ -185,15 +184,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
                     _ => false,
                 },
                 Framing::Chunked => {
-                    let bytes_max = self.buffer.len();
-                    let decoded =
-                        ChunkedDecoder::new().decode(&mut self.buffer, &mut BytesMut::new(), bytes_max);
-                    decoded == Ok(true)
+                    let mut chunks = Chunks::new();
+                    match chunks.read(&self.buffer, |_| {}) {
+                        Ok(used) if chunks.is_done() => {
+                            self.buffer.advance(used);
+                            true
+                        }
+                        Ok(_) | Err(_) => false,
+                    }
                 }
                 Framing::Frames => false,
             },
         };
-        self.body = if dropped { BodyState::Done } else { BodyState::Broken };
+        self.body = if dropped {
+            BodyState::Done
+        } else {
+            BodyState::Broken
+        };
         dropped
     }
 
@@ -218,19 +225,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
     }
 
     async fn read_chunked(&mut self, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
-        let mut decoder = ChunkedDecoder::new();
+        let mut chunks = Chunks::new();
         let mut body = BytesMut::new();
         loop {
-            let done = decoder
-                .decode(&mut self.buffer, &mut body, budget.bytes_max)
-                .map_err(|error| match error {
-                    ChunkedError::TooLarge => Refusal::BodyTooLarge,
-                    ChunkedError::Broken => Refusal::BadRequest("the chunked coding is broken"),
-                })?;
-            if done {
+            let used = chunks
+                .read(&self.buffer, |piece| body.extend_from_slice(piece))
+                .map_err(|error| Refusal::BadRequest(error.0))?;
+            self.buffer.advance(used);
+            let announced = usize::try_from(chunks.announced()).unwrap_or(usize::MAX);
+            if body.len().saturating_add(announced) > budget.bytes_max {
+                return Err(Refusal::BodyTooLarge);
+            }
+            if chunks.is_done() {
                 return Ok(body.freeze());
             }
-            // What is left in the buffer is framing, which the cap does not count.
+            // Room for the next read as well; framing is not counted.
             budget.hold(body.len().saturating_add(READ_BYTES).min(budget.bytes_max))?;
             self.buffer.reserve(READ_BYTES);
             match self.stream.read_buf(&mut self.buffer).await {
@@ -341,7 +350,7 @@ enum Persistence {
     Implied,
 }
 
-fn write_head(out: &mut Vec<u8>, answer: &Answer, persistence: Persistence, date: &HttpDate) {
+fn write_head(out: &mut Vec<u8>, answer: &Answer, sized: bool, persistence: Persistence, date: &HttpDate) {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -354,8 +363,8 @@ fn write_head(out: &mut Vec<u8>, answer: &Answer, persistence: Persistence, date
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     }
-    // RFC 9110, 8.6: none with 1xx and 204.
-    if answer.status != 204 {
+    // RFC 9110, 8.6: none with 1xx and 204, and with 304 only that of the body that did not change.
+    if sized && !matches!(answer.status, 204 | 304) {
         out.extend_from_slice(b"Content-Length: ");
         out.extend_from_slice(answer.body.len().to_string().as_bytes());
         out.extend_from_slice(b"\r\n");

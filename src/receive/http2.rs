@@ -2,21 +2,24 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use http::uri::Authority;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
-use pingora::http::ResponseHeader;
+use pingora::http::{Method, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
 
-use super::FrontDoor;
 use super::answer::{Answer, Refusal};
 use super::body::{BodyBudget, BodySource};
 use super::head::Head;
 use super::http1;
+use super::{Active, FrontDoor};
 use crate::fields::Fields;
 
 /// Requests of one connection under way at once.
@@ -26,11 +29,18 @@ const WINDOW_BYTES: u32 = 64 * 1024;
 /// The same for a whole connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// Serves the streams of HTTP/2 connections.
+/// A sender must make room for an answer within this time, and longer by a second for every [`SLOWEST_READER`] bytes.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes per second.
+const SLOWEST_READER: usize = 32 * 1024;
+
+/// Serves the streams of one HTTP/2 connection.
 #[derive(Debug)]
 pub(super) struct Http2 {
     door: Arc<FrontDoor>,
     options: OptionsBox,
+    /// A whole request header has come.
+    begun: AtomicBool,
 }
 
 struct OptionsBox(HttpServerOptions);
@@ -49,7 +59,13 @@ impl Http2 {
         Self {
             door,
             options: OptionsBox(options),
+            begun: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a whole request header has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
     }
 
     async fn answer(&self, session: &mut ServerSession) -> Answer {
@@ -65,27 +81,25 @@ impl Http2 {
                 .iter()
                 .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
         );
-        let host = request
-            .uri
-            .authority()
-            .map(|authority| authority.as_str().to_owned())
-            .unwrap_or_default();
         let target = request
             .uri
             .path_and_query()
             .map_or("/", |target| target.as_str())
             .to_owned();
         let method = request.method.as_str().to_owned();
-        match Head::from_http2(&method, &target, &host, fields, limits.header_fields_max) {
+        let head = host(request.uri.authority(), &fields)
+            .and_then(|host| Head::from_http2(&method, &target, &host, fields, limits.header_fields_max));
+        match head {
             Ok(head) => {
                 let mut body = Http2Body { session };
                 self.door.handle(&head, &mut body, peer, true).await
             }
-            Err(refusal) => self.door.headless(&refusal, peer, std::time::Duration::ZERO),
+            Err(refusal) => self.door.headless(&refusal, peer, Duration::ZERO),
         }
     }
 
     async fn write(&self, session: &mut ServerSession, answer: &Answer) -> pingora::Result<()> {
+        let is_head = session.req_header().method == Method::HEAD;
         let mut header = ResponseHeader::build(answer.status, Some(6))?;
         for (name, value) in http1::fields(answer, &self.door.date) {
             header.append_header(
@@ -93,9 +107,13 @@ impl Http2 {
                 value.as_ref(),
             )?;
         }
-        header.insert_header("content-length", answer.body.len())?;
-        session.write_response_header(Box::new(header)).await?;
-        session.write_response_body(answer.body.clone(), true).await
+        if !is_head && !matches!(answer.status, 204 | 304) {
+            header.insert_header("content-length", answer.body.len())?;
+            session.write_response_header(Box::new(header)).await?;
+            return session.write_response_body(answer.body.clone(), true).await;
+        }
+        // No body comes: [`ServerSession::finish`] ends the stream.
+        session.write_response_header(Box::new(header)).await
     }
 }
 
@@ -106,12 +124,15 @@ impl HttpServerApp for Http2 {
         mut session: ServerSession,
         _shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        self.begun.store(true, Ordering::Relaxed);
         if !matches!(session.read_request().await, Ok(true)) {
             return None;
         }
+        let _active = Active::enter(&self.door);
         let answer = self.answer(&mut session).await;
-        if self.write(&mut session, &answer).await.is_ok() {
-            // An error here means that the sender has gone; the event, if any, is kept.
+        let patience = WRITE_TIMEOUT + Duration::from_secs((answer.body.len() / SLOWEST_READER) as u64);
+        // A sender that does not take its answer, or has gone, gets none; the event, if any, is kept.
+        if let Ok(Ok(())) = timeout(patience, self.write(&mut session, &answer)).await {
             drop(session.finish().await);
         }
         None
@@ -131,6 +152,22 @@ impl HttpServerApp for Http2 {
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options.0)
     }
+}
+
+/// RFC 9113, 8.3.1: `:authority`, or `Host` in its place; where both are sent they must be one.
+fn host(authority: Option<&Authority>, fields: &Fields) -> Result<String, Refusal> {
+    let mut hosts = fields.values("host");
+    let host = match (authority, hosts.next()) {
+        (Some(authority), None) => authority.as_str().as_bytes(),
+        (None, Some(host)) => host,
+        (Some(authority), Some(host)) if host.eq_ignore_ascii_case(authority.as_str().as_bytes()) => host,
+        (Some(_), Some(_)) => return Err(Refusal::BadRequest("Host is not :authority")),
+        (None, None) => return Err(Refusal::BadRequest("no :authority")),
+    };
+    if hosts.next().is_some() {
+        return Err(Refusal::BadRequest("more than one Host"));
+    }
+    String::from_utf8(host.to_vec()).map_err(|_| Refusal::BadRequest("Host is not a host"))
 }
 
 struct Http2Body<'a> {

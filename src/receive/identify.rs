@@ -18,6 +18,8 @@ pub(super) struct Identified {
     pub(super) dedup_key: DedupKey,
     pub(super) key_kind: KeyKind,
     pub(super) dedup_window: Duration,
+    /// The rest of the path is part of what makes events equal.
+    pub(super) by_path: bool,
 }
 
 /// Reads id and type, and derives the key: from the id where there is a usable one, else from the body.
@@ -85,6 +87,7 @@ pub(super) fn identify(
         dedup_key,
         key_kind,
         dedup_window,
+        by_path: route.dedup_by_path,
     })
 }
 

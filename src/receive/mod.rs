@@ -9,7 +9,6 @@ mod tls;
 
 mod answer;
 mod body;
-mod chunked;
 mod date;
 mod head;
 mod identify;
@@ -157,9 +156,9 @@ impl FrontDoor {
         }
     }
 
-    /// From a head to the answer; counts the request and writes its line.
+    /// From a head to the answer, with the request's line and meters. The caller holds an [`Active`] until the answer is
+    /// written.
     async fn handle(&self, head: &Head, body: &mut dyn BodySource, peer: IpAddr, tls: bool) -> Answer {
-        let _active = Active::enter(self);
         let started = Instant::now();
         let snapshot = self.snapshot.load_full();
         let origin = Origin::new(peer, tls, &head.fields, &snapshot.table.trusted_proxies);
@@ -337,7 +336,7 @@ fn relayed(entry: &route::Entry, relayed: Relayed) -> Success {
     }
 }
 
-/// Counts a request while it is under way.
+/// Counts a request while it is under way: until its answer is written.
 struct Active<'a>(&'a FrontDoor);
 
 impl<'a> Active<'a> {

@@ -24,6 +24,7 @@ pub(super) async fn record(
         dedup_key,
         key_kind,
         dedup_window,
+        by_path: _,
     } = identified;
     let upstreams = wanting(wants, event.event_type.as_deref());
     let acceptance = inbox.accept(NewEvent {

@@ -157,7 +157,10 @@ pub(super) async fn relay(relay: Relay<'_>, identified: &Identified) -> Result<R
         None => None,
     };
     let key = match (&event.event_id, identified.key_kind) {
-        (Some(id), KeyKind::Id) => EventKey::of_id(&event.route, id),
+        (Some(id), KeyKind::Id) => {
+            let scope: &str = if identified.by_path { &event.path_rest } else { "" };
+            EventKey::of_scoped_id(&event.route, scope, id)
+        }
         _ => EventKey::of_body(&event.route, &identified.dedup_key),
     };
     let mut head = Vec::with_capacity(1024);

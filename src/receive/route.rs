@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::answer::{Answer, Refusal};
 use super::head::{Head, Origin};
 use super::pace::Pace;
-use super::settings::{Route, RoutePath, Routes};
+use super::settings::{Route, RoutePath, Routes, Verify};
 use crate::telemetry::{RouteMeter, Telemetry};
 
 /// A route with what belongs to it at run time.
@@ -48,8 +48,13 @@ impl Table {
                     .filter(|pace| pace.quota() == quota)
                     .unwrap_or_else(|| Arc::new(Pace::new(quota)))
             });
+            let meter = telemetry.route(&route.name, &route.provider);
+            if let Verify::Signature { keys, .. } = &route.verify {
+                // One that never matches shall show as such.
+                keys.iter().for_each(|key| meter.secret_known(&key.name));
+            }
             let entry = Arc::new(Entry {
-                meter: telemetry.route(&route.name, &route.provider),
+                meter,
                 pace,
                 accepted: Answer::fixed(&route.accepted),
                 duplicate: Answer::fixed(&route.duplicate),

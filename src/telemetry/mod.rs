@@ -212,18 +212,17 @@ impl Telemetry {
             .inc();
     }
 
-    /// A reload ended.
-    pub fn reloaded(&self, ok: bool) {
+    /// A reload ended: with so many routes, or with the reason why everything stays as it was.
+    pub fn reloaded(&self, outcome: Result<usize, &str>) {
         let [good, bad] = RELOAD_RESULTS;
-        let result = if ok { good } else { bad };
+        let result = if outcome.is_ok() { good } else { bad };
         self.metrics()
             .reloads
             .get_or_create(&labels([("result", result)]))
             .inc();
-        if ok {
-            tracing::info!("configuration reloaded");
-        } else {
-            tracing::warn!("configuration not reloaded, the one before stays");
+        match outcome {
+            Ok(routes) => tracing::info!(routes, "configuration reloaded"),
+            Err(error) => tracing::error!(error, "configuration not reloaded, the one before stays"),
         }
     }
 

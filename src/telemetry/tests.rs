@@ -128,8 +128,8 @@ fn everything_that_happens_is_counted() {
     telemetry.panicked("receive");
     telemetry.replayed(4, 1);
     telemetry.admin_refused("token", CLIENT);
-    telemetry.reloaded(true);
-    telemetry.reloaded(false);
+    telemetry.reloaded(Ok(1));
+    telemetry.reloaded(Err("wrong"));
     clock.advance(4_000);
     let counts = Counts {
         targets: vec![(

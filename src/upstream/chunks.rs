@@ -1,6 +1,4 @@
-//! The chunked coding of RFC 9112, 7.1, read strictly.
-
-use super::client::CallError;
+//! The chunked coding of RFC 9112, 7.1, read strictly and without I/O: of upstreams' answers and of senders' requests.
 
 /// Hex digits of one chunk's size; 2^60 bytes are far over any cap.
 const SIZE_DIGITS_MAX: u8 = 15;
@@ -11,9 +9,14 @@ const TRAILER_BYTES_MAX: u32 = 8 * 1024;
 
 /// Takes chunked bytes apart, in pieces of any size.
 #[derive(Debug)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     state: State,
 }
+
+/// Not the coding; the text says where it was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadChunks(pub(crate) &'static str);
 
 #[derive(Debug, Clone, Copy)]
 enum State {
@@ -21,7 +24,11 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// Blanks or extensions behind the size.
+    /// Blanks behind the size; only an extension may follow them.
+    Blank {
+        size: u64,
+        bytes: u32,
+    },
     Extension {
         size: u64,
         bytes: u32,
@@ -47,18 +54,29 @@ enum State {
 }
 
 impl Chunks {
-    pub(super) fn new() -> Self {
+    /// Before the first chunk.
+    pub(crate) fn new() -> Self {
         Self {
             state: State::Size { size: 0, digits: 0 },
         }
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    /// The body and its trailers have ended.
+    pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
+    /// Bytes of data that the present chunk has announced and not brought yet.
+    pub(crate) fn announced(&self) -> u64 {
+        match self.state {
+            State::SizeLf { size } => size,
+            State::Data { left } => left,
+            _ => 0,
+        }
+    }
+
     /// Reads `input`, hands each piece of data to `data`, and returns how many bytes it used: all, unless the body is done.
-    pub(super) fn read(&mut self, input: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, CallError> {
+    pub(crate) fn read(&mut self, input: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, BadChunks> {
         let mut rest = input;
         while let Some((&byte, after)) = rest.split_first() {
             match self.state {
@@ -84,8 +102,8 @@ impl Chunks {
 }
 
 /// One byte of framing.
-fn step(state: State, byte: u8) -> Result<State, CallError> {
-    let bad = |what| Err(CallError::BadAnswer(what));
+fn step(state: State, byte: u8) -> Result<State, BadChunks> {
+    let bad = |what| Err(BadChunks(what));
     Ok(match (state, byte) {
         (State::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {
             if digits == SIZE_DIGITS_MAX {
@@ -98,17 +116,33 @@ fn step(state: State, byte: u8) -> Result<State, CallError> {
             }
         }
         (State::Size { digits: 0, .. }, _) => return bad("a chunk size is missing"),
-        (State::Size { size, .. } | State::Extension { size, .. }, b'\r') => State::SizeLf { size },
-        (State::Size { size, .. }, b';' | b' ' | b'\t') => State::Extension { size, bytes: 1 },
+        (State::Size { size, .. } | State::Blank { size, .. } | State::Extension { size, .. }, b'\r') => {
+            State::SizeLf { size }
+        }
+        (State::Size { size, .. }, b';') => State::Extension { size, bytes: 1 },
+        (State::Size { size, .. }, b' ' | b'\t') => State::Blank { size, bytes: 1 },
         (State::Size { .. }, _) => return bad("a chunk size is not hexadecimal"),
-        (State::Extension { .. }, b'\n' | 0) => return bad("a chunk extension is malformed"),
         (
-            State::Extension {
+            State::Blank {
+                bytes: EXTENSION_BYTES_MAX,
+                ..
+            }
+            | State::Extension {
                 bytes: EXTENSION_BYTES_MAX,
                 ..
             },
             _,
         ) => return bad("a chunk extension is too long"),
+        (State::Blank { size, bytes }, b' ' | b'\t') => State::Blank {
+            size,
+            bytes: bytes + 1,
+        },
+        (State::Blank { size, bytes }, b';') => State::Extension {
+            size,
+            bytes: bytes + 1,
+        },
+        (State::Blank { .. }, _) => return bad("something stands behind a chunk size"),
+        (State::Extension { .. }, _) if is_control(byte) => return bad("a chunk extension is malformed"),
         (State::Extension { size, bytes }, _) => State::Extension {
             size,
             bytes: bytes + 1,
@@ -120,7 +154,7 @@ fn step(state: State, byte: u8) -> Result<State, CallError> {
         (State::DataLf, b'\n') => State::Size { size: 0, digits: 0 },
         (State::DataCr | State::DataLf, _) => return bad("a chunk does not end with CR LF"),
         (State::Trailer { line, bytes }, b'\r') => State::TrailerLf { line, bytes },
-        (State::Trailer { .. }, b'\n' | 0) => return bad("a trailer is malformed"),
+        (State::Trailer { .. }, _) if is_control(byte) => return bad("a trailer is malformed"),
         (State::Trailer { bytes, .. }, _) if bytes >= TRAILER_BYTES_MAX => {
             return bad("the trailers are too long");
         }
@@ -139,12 +173,17 @@ fn step(state: State, byte: u8) -> Result<State, CallError> {
     })
 }
 
+/// Nothing of this kind may stand in a line.
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// The data, the bytes used, and whether it ended.
-    fn read_in(pieces: &[&[u8]]) -> Result<(Vec<u8>, usize, bool), CallError> {
+    fn read_in(pieces: &[&[u8]]) -> Result<(Vec<u8>, usize, bool), BadChunks> {
         let (mut chunks, mut data, mut used) = (Chunks::new(), Vec::new(), 0);
         for piece in pieces {
             used += chunks.read(piece, |bytes| data.extend_from_slice(bytes))?;
@@ -173,6 +212,21 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_announces_itself() {
+        let mut chunks = Chunks::new();
+        for (piece, announced) in [
+            ("1", 0),
+            ("0\r", 16),
+            ("\n", 16),
+            ("0123456789", 6),
+            ("abcdef", 0),
+        ] {
+            chunks.read(piece.as_bytes(), |_| {}).expect("valid");
+            assert_eq!(chunks.announced(), announced, "{piece:?}");
+        }
+    }
+
+    #[test]
     fn no_part_is_complete() {
         let text: &[u8] = b"2\r\nab\r\n0\r\n\r\n";
         for length in 0..text.len() {
@@ -194,6 +248,9 @@ mod tests {
             ("blank in front", " 1\r\na\r\n0\r\n\r\n"),
             ("too many digits", "0000000000000001\r\na\r\n0\r\n\r\n"),
             ("overflow", "FFFFFFFFFFFFFFFFF\r\n"),
+            ("junk behind the size", "1 x\r\na\r\n0\r\n\r\n"),
+            ("NUL in an extension", "1;\0\r\na\r\n0\r\n\r\n"),
+            ("bare CR in an extension", "1;a\rb\r\na\r\n0\r\n\r\n"),
             ("bare LF behind the size", "1\na\r\n0\r\n\r\n"),
             ("bare CR behind the size", "1\ra\r\n0\r\n\r\n"),
             ("bare LF in an extension", "1;x\na\r\n0\r\n\r\n"),
@@ -207,7 +264,7 @@ mod tests {
             ("trailers over their bound", long_trailer.as_str()),
         ] {
             let got = read_in(&[text.as_bytes()]);
-            assert!(matches!(got, Err(CallError::BadAnswer(_))), "{name}: {got:?}");
+            assert!(got.is_err(), "{name}: {got:?}");
         }
     }
 }

@@ -193,12 +193,13 @@ impl Exchange<'_> {
             Framing::Chunked => {
                 let (mut chunks, mut body, mut count) = (Chunks::new(), BytesMut::new(), 0);
                 loop {
-                    let used = chunks.read(&self.connection.buffer, |data| {
+                    let read = chunks.read(&self.connection.buffer, |data| {
                         count += data.len();
                         if keep_body && count <= body_bytes_max {
                             body.extend_from_slice(data);
                         }
-                    })?;
+                    });
+                    let used = read.map_err(|error| CallError::BadAnswer(error.0))?;
                     self.connection.buffer.advance(used);
                     if count > body_bytes_max {
                         return Err(too_large().into());

@@ -15,5 +15,6 @@ mod exchange;
 mod answer;
 mod chunks;
 
+pub(crate) use chunks::Chunks;
 pub use client::{Answer, CallError, Client, Limits, Request};
 pub use endpoint::{Endpoint, EndpointError};

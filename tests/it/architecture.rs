@@ -51,7 +51,7 @@ const TABLE: &[(&str, &[&str])] = &[
 
 /// A crate, and the only files that may name it (by the beginning of their path in `src/`).
 const FOREIGN: &[(&str, &[&str])] = &[
-    ("pingora", &["run.rs", "receive/connection", "receive/http2"]),
+    ("pingora", &["run/front", "receive/connection", "receive/http2"]),
     ("rusqlite", &["inbox/"]),
     ("axum", &["admin/"]),
     ("toml", &["config/", "provider/preset"]),

@@ -8,6 +8,8 @@
     reason = "a helper that fails fails its test"
 )]
 
+mod limits;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
@@ -517,6 +519,34 @@ async fn another_body_under_the_same_id_is_kept_and_can_be_replayed() {
     assert_ne!(job.event.seq, seq);
     assert_ne!(job.event.key, first.event.key);
     assert_eq!(job.event.possible_duplicate_of, Some(first.event.key.clone()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_is_replayed_as_it_came_not_as_the_first_copy_did() {
+    let rig = Rig::new();
+    let mut first = rig.event("evt_1", "one");
+    first.event.has_idempotency_key = true;
+    first.event.event_type = Some("lead.created".into());
+    first.event.query = Some("copy=1".into());
+    let seq = seq_of(rig.inbox.accept(first).await.unwrap());
+    let job = claim_one(&*rig.inbox).await;
+    delivered(&*rig.inbox, &job);
+    let mut other = rig.event("evt_1", "two");
+    other.event.event_type = Some("lead.updated".into());
+    other.event.query = Some("copy=2".into());
+    other.event.client = [192, 0, 2, 7].into();
+    rig.inbox.accept(other).await.unwrap();
+    let replay = Selection {
+        events: vec![seq],
+        conflict: Some(1),
+        ..Selection::default()
+    };
+    assert_eq!(rig.inbox.replay(replay).await.unwrap().deliveries, 1);
+    let event = claim_one(&*rig.inbox).await.event.event.clone();
+    assert!(!event.has_idempotency_key);
+    assert_eq!(event.event_type.as_deref(), Some("lead.updated"));
+    assert_eq!(event.query.as_deref(), Some("copy=2"));
+    assert_eq!(event.client, std::net::IpAddr::from([192, 0, 2, 7]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use super::load::{body_hash, derived_key, head_hash, kind_number};
 use super::names::Wants;
 use super::schema::{as_i64, flag, state, status};
 use super::transaction::{Transaction, TxError};
-use crate::event::{DedupKey, EventKey, KeptEvent, KeyKind, Seq};
+use crate::event::{DedupKey, Event, EventKey, KeptEvent, KeyKind, Seq};
 use crate::inbox::{Accepted, NewEvent};
 
 /// Bodies kept of one event's conflicts; further ones are only counted.
@@ -41,34 +41,26 @@ enum Place {
     None,
 }
 
-/// Keeps `new`, or finds it held. `None`: its route has its share of the store already.
-pub(super) fn accept(tx: &mut Transaction<'_>, new: &NewEvent) -> Result<Option<Accepted>, TxError> {
+/// Keeps `new`, or finds it held. `None`: there is no room for it, in the store or in its route's share.
+pub(super) fn accept(
+    tx: &mut Transaction<'_>,
+    new: &NewEvent,
+    has_room: bool,
+) -> Result<Option<Accepted>, TxError> {
     let wants = tx.wants(&new.event.route, &new.upstreams);
+    if !has_room || is_over_share(tx, &wants) {
+        // A repeat takes no room: its sender must not be refused for want of it.
+        return match find(tx, new)? {
+            Some(holder) if holds(tx, new, &holder) => repeat(tx, new, &holder, false),
+            _ => Ok(None),
+        };
+    }
     let seq = tx.next_seq;
     match place(tx, new, seq)? {
-        Place::Free { moved } => {
-            if is_over_share(tx, &wants) {
-                // The row is taken back with the number.
-                forget(tx, &new.dedup_key, seq)?;
-                return Ok(None);
-            }
-            insert(tx, new, &wants, None, moved).map(Some)
-        }
-        Place::None => {
-            if is_over_share(tx, &wants) {
-                return Ok(None);
-            }
-            insert(tx, new, &wants, None, true).map(Some)
-        }
+        Place::Free { moved } => insert(tx, new, &wants, None, moved).map(Some),
+        Place::None => insert(tx, new, &wants, None, true).map(Some),
+        Place::Held(_, holder) if holds(tx, new, &holder) => repeat(tx, new, &holder, true),
         Place::Held(place, holder) => {
-            let age = tx.now.0.saturating_sub(holder.received_at);
-            let window = i64::try_from(new.dedup_window.as_millis()).unwrap_or(i64::MAX);
-            if holder.state == state::OPEN || age < window {
-                return repeat(tx, new, &holder).map(Some);
-            }
-            if is_over_share(tx, &wants) {
-                return Ok(None);
-            }
             tx.conn
                 .prepare_cached("UPDATE dedup SET seq = ?2 WHERE key = ?1")?
                 .execute((place, seq))?;
@@ -85,6 +77,27 @@ pub(super) fn accept(tx: &mut Transaction<'_>, new: &NewEvent) -> Result<Option<
             insert(tx, new, &wants, Some(earlier), false).map(Some)
         }
     }
+}
+
+/// Finds `new` held without writing anything: for a disk that takes not even the count of a repeat. `None` too where
+/// something of the repeat would have to be written before its sender may be told that it is kept.
+pub(super) fn held(tx: &Transaction<'_>, new: &NewEvent) -> Result<Option<Accepted>, TxError> {
+    let Some(holder) = find(tx, new)?.filter(|holder| holds(tx, new, holder)) else {
+        return Ok(None);
+    };
+    let complete = !conflicts(new, &holder) && dead_deliveries(tx, new, &holder)?.is_empty();
+    Ok(complete.then_some(Accepted::Duplicate {
+        of: Seq(holder.seq),
+        rearmed: false,
+        conflict: false,
+    }))
+}
+
+/// Whether the key is still held: for its window, and until every delivery of its event is settled.
+fn holds(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> bool {
+    let age = tx.now.0.saturating_sub(holder.received_at);
+    let window = i64::try_from(new.dedup_window.as_millis()).unwrap_or(i64::MAX);
+    holder.state == state::OPEN || age < window
 }
 
 fn is_over_share(tx: &Transaction<'_>, wants: &Wants) -> bool {
@@ -109,29 +122,7 @@ fn place(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<Place, TxErro
         if inserted == 1 {
             return Ok(Place::Free { moved: step > 0 });
         }
-        let holder = tx
-            .conn
-            .prepare_cached(
-                "SELECT e.seq, e.state, e.received_at, e.key_kind, e.route, e.body_hash, e.event_id, e.event_key,
-                        e.bytes, e.dedup_key
-                 FROM dedup d JOIN event e ON e.seq = d.seq WHERE d.key = ?1",
-            )?
-            .query_row([place], |row| {
-                let key: Option<Vec<u8>> = row.get(9)?;
-                let holder = Holder {
-                    seq: row.get(0)?,
-                    state: row.get(1)?,
-                    received_at: row.get(2)?,
-                    key_kind: row.get(3)?,
-                    route: row.get(4)?,
-                    body_hash: row.get(5)?,
-                    event_id: row.get(6)?,
-                    event_key: row.get(7)?,
-                    bytes: row.get(8)?,
-                };
-                Ok((key, holder))
-            })
-            .optional()?;
+        let holder = holder_at(tx, place)?;
         let Some((key, holder)) = holder else {
             // A row without its event: nothing holds the key.
             tx.conn
@@ -139,19 +130,66 @@ fn place(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<Place, TxErro
                 .execute((place, seq))?;
             return Ok(Place::Free { moved: step > 0 });
         };
-        if key.as_deref() == Some(&new.dedup_key.0[..]) && is_same(tx, new, &holder) {
+        if is_same(tx, new, key.as_deref(), &holder) {
             return Ok(Place::Held(place, holder));
         }
     }
     Ok(Place::None)
 }
 
+/// What [`place`] would find held, without taking a place.
+fn find(tx: &Transaction<'_>, new: &NewEvent) -> Result<Option<Holder>, TxError> {
+    let first = first_place(&new.dedup_key);
+    for step in 0..PLACES_MAX {
+        let Some((key, holder)) = holder_at(tx, first.wrapping_add(step))? else {
+            return Ok(None);
+        };
+        if is_same(tx, new, key.as_deref(), &holder) {
+            return Ok(Some(holder));
+        }
+    }
+    Ok(None)
+}
+
+/// A holder and its whole key, where it has one.
+type KeyedHolder = (Option<Vec<u8>>, Holder);
+
+/// The event a dedup row names, and its whole key.
+fn holder_at(tx: &Transaction<'_>, place: i64) -> Result<Option<KeyedHolder>, TxError> {
+    let found = tx
+        .conn
+        .prepare_cached(
+            "SELECT e.seq, e.state, e.received_at, e.key_kind, e.route, e.body_hash, e.event_id, e.event_key,
+                    e.bytes, e.dedup_key
+             FROM dedup d JOIN event e ON e.seq = d.seq WHERE d.key = ?1",
+        )?
+        .query_row([place], |row| {
+            let key: Option<Vec<u8>> = row.get(9)?;
+            let holder = Holder {
+                seq: row.get(0)?,
+                state: row.get(1)?,
+                received_at: row.get(2)?,
+                key_kind: row.get(3)?,
+                route: row.get(4)?,
+                body_hash: row.get(5)?,
+                event_id: row.get(6)?,
+                event_key: row.get(7)?,
+                bytes: row.get(8)?,
+            };
+            Ok((key, holder))
+        })
+        .optional()?;
+    Ok(found)
+}
+
 /// The hash is keyed and 16 bytes long; what was hashed is compared all the same, so that no event is ever dropped
 /// for a stranger's id.
-fn is_same(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> bool {
+fn is_same(tx: &Transaction<'_>, new: &NewEvent, key: Option<&[u8]>, holder: &Holder) -> bool {
+    let keys_agree = key == Some(&new.dedup_key.0[..]);
     let ids_agree =
         new.key_kind != KeyKind::Id || holder.event_id.as_deref() == new.event.event_id.as_deref();
-    ids_agree
+    keys_agree
+        && ids_agree
         && holder.key_kind == kind_number(new.key_kind)
         && tx.shared.route_name(holder.route) == new.event.route
 }
@@ -193,15 +231,7 @@ fn insert(
     let bytes = weight(event.headers.len(), event.body.len());
     let filtered = wants.lanes.is_empty();
     let window = i64::try_from(new.dedup_window.as_millis()).unwrap_or(i64::MAX);
-    let mut flags = 0;
-    for (set, bit) in [
-        (event.type_unsigned, flag::TYPE_UNSIGNED),
-        (event.verified, flag::VERIFIED),
-        (event.has_idempotency_key, flag::IDEMPOTENCY_KEY),
-        (moved, flag::MOVED),
-    ] {
-        flags |= if set { bit } else { 0 };
-    }
+    let flags = flags(event) | if moved { flag::MOVED } else { 0 };
     let mut row = tx.conn.prepare_cached(INSERT_EVENT)?;
     row.raw_bind_parameter(1, seq)?;
     row.raw_bind_parameter(2, wants.route.id)?;
@@ -246,6 +276,17 @@ fn insert(
     Ok(Accepted::New(Seq(seq)))
 }
 
+fn flags(event: &Event) -> i64 {
+    let set = [
+        (event.type_unsigned, flag::TYPE_UNSIGNED),
+        (event.verified, flag::VERIFIED),
+        (event.has_idempotency_key, flag::IDEMPOTENCY_KEY),
+    ];
+    set.into_iter()
+        .filter(|(set, _)| *set)
+        .fold(0, |flags, (_, bit)| flags | bit)
+}
+
 const INSERT_EVENT: &str = "INSERT INTO event (seq, route, state, wants, bytes, received_at, settled_at, keep_until,
   flags, key_kind, body_bytes, head_hash, body_hash, dedup_key, event_id, event_type, provider, method, path_rest,
   query, host, client, secret, event_key, possible_duplicate_of)
@@ -277,7 +318,7 @@ fn scoped_key(tx: &Transaction<'_>, new: &NewEvent) -> Option<EventKey> {
         &event.path_rest,
         id.as_bytes(),
     );
-    (scoped == new.dedup_key).then(|| EventKey::of_id(&event.route, &format!("{}\0{id}", event.path_rest)))
+    (scoped == new.dedup_key).then(|| EventKey::of_scoped_id(&event.route, &event.path_rest, id))
 }
 
 /// What an event takes in the store, about.
@@ -285,27 +326,56 @@ pub(super) fn weight(headers: usize, body: usize) -> i64 {
     i64::try_from(headers + body + EVENT_OVERHEAD_BYTES).unwrap_or(i64::MAX)
 }
 
-fn repeat(tx: &mut Transaction<'_>, new: &NewEvent, holder: &Holder) -> Result<Accepted, TxError> {
-    let hash = body_hash(&new.event.body);
-    let conflict = new.key_kind == KeyKind::Id && holder.body_hash != hash;
+/// Notes a repeat. `None`: it brings something that must be kept, and there is no room for it.
+fn repeat(
+    tx: &mut Transaction<'_>,
+    new: &NewEvent,
+    holder: &Holder,
+    has_room: bool,
+) -> Result<Option<Accepted>, TxError> {
+    let conflict = conflicts(new, holder);
+    let dead = dead_deliveries(tx, new, holder)?;
+    let body_gone = !dead.is_empty() && !has_body(tx, holder.seq)?;
+    if !has_room && (conflict || body_gone) {
+        return Ok(None);
+    }
     tx.conn
         .prepare_cached(
             "UPDATE event SET duplicates = duplicates + 1, conflicts = conflicts + ?2 WHERE seq = ?1",
         )?
         .execute((holder.seq, i64::from(conflict)))?;
     if conflict {
-        keep_conflict(tx, new, holder.seq, &hash)?;
+        keep_conflict(tx, new, holder.seq)?;
     }
-    // Anybody can send what is not verified: it must not set deliveries going.
-    let rearmed = new.key_kind != KeyKind::Unverified && rearm(tx, new, holder, conflict)?;
-    Ok(Accepted::Duplicate {
+    // With its own body gone and another one here there is nothing to send.
+    let sendable = !body_gone || !conflict;
+    let rearmed = sendable && !dead.is_empty();
+    if rearmed {
+        if body_gone {
+            bring_back(tx, new, holder.seq)?;
+        }
+        for upstream in dead {
+            tx.make_pending(holder.seq, upstream, true)?;
+        }
+        if holder.state != state::OPEN {
+            tx.reopen(holder.seq, holder.route, holder.bytes)?;
+        }
+    }
+    Ok(Some(Accepted::Duplicate {
         of: Seq(holder.seq),
         rearmed,
         conflict,
-    })
+    }))
 }
 
-fn keep_conflict(tx: &Transaction<'_>, new: &NewEvent, seq: i64, hash: &[u8; 16]) -> Result<(), TxError> {
+/// Whether the repeat has another body than the event that holds its key.
+fn conflicts(new: &NewEvent, holder: &Holder) -> bool {
+    new.key_kind == KeyKind::Id && holder.body_hash != body_hash(&new.event.body)
+}
+
+fn keep_conflict(tx: &mut Transaction<'_>, new: &NewEvent, seq: i64) -> Result<(), TxError> {
+    let event = &new.event;
+    let hash = body_hash(&new.event.body);
     let (kept, known): (i64, bool) = tx
         .conn
         .prepare_cached("SELECT count(*), coalesce(max(body_hash = ?2), 0) FROM conflict WHERE seq = ?1")?
@@ -315,47 +385,42 @@ fn keep_conflict(tx: &Transaction<'_>, new: &NewEvent, seq: i64, hash: &[u8; 16]
     }
     tx.conn
         .prepare_cached(
-            "INSERT INTO conflict (seq, n, received_at, head_hash, body_hash, headers, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO conflict (seq, n, received_at, head_hash, body_hash, flags, event_type, method, query, host,
+               client, secret, headers, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute((
             seq,
             kept + 1,
-            new.event.received_at.0,
-            head_hash(&new.event.headers),
+            event.received_at.0,
+            head_hash(&event.headers),
             &hash[..],
-            &new.event.headers[..],
-            &new.event.body[..],
+            flags(event),
+            event.event_type.as_deref(),
+            &*event.method,
+            event.query.as_deref(),
+            &*event.host,
+            event.client.to_string(),
+            event.secret.as_ref().map(|name| name.as_str()),
+            &event.headers[..],
+            &event.body[..],
         ))?;
     Ok(())
 }
 
-/// Makes the dead deliveries of `holder` pending again.
-fn rearm(tx: &mut Transaction<'_>, new: &NewEvent, holder: &Holder, conflict: bool) -> Result<bool, TxError> {
-    if holder.state == state::DELIVERED || holder.state == state::FILTERED {
-        return Ok(false);
+/// The dead deliveries of `holder` that this repeat makes pending again.
+fn dead_deliveries(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> Result<Vec<i64>, TxError> {
+    let none = holder.state == state::DELIVERED || holder.state == state::FILTERED;
+    // Anybody can send what is not verified: it must not set deliveries going.
+    if none || new.key_kind == KeyKind::Unverified {
+        return Ok(Vec::new());
     }
-    let dead: Vec<i64> = tx
+    let dead = tx
         .conn
         .prepare_cached("SELECT upstream FROM delivery WHERE seq = ?1 AND status = ?2")?
         .query_map((holder.seq, status::DEAD), |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    if dead.is_empty() {
-        return Ok(false);
-    }
-    if !has_body(tx, holder.seq)? {
-        if conflict {
-            return Ok(false);
-        }
-        bring_back(tx, new, holder.seq)?;
-    }
-    for upstream in dead {
-        tx.make_pending(holder.seq, upstream, true)?;
-    }
-    if holder.state != state::OPEN {
-        tx.reopen(holder.seq, holder.route, holder.bytes)?;
-    }
-    Ok(true)
+    Ok(dead)
 }
 
 /// Whether headers and body of an event are still there and whole.

@@ -2,17 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::accept::accept;
+use super::accept::{accept, held};
 use super::prune::Pruner;
 use super::replay;
-use super::state::{Parking, Replay, Settle, Shared};
+use super::state::{MARKS_MAX, Parking, Replay, Settle, Shared};
 use super::transaction::{Cache, Effects, Transaction, TxError};
 use crate::inbox::{Accepted, InboxError, NewEvent, ProxyMark};
 
@@ -30,6 +30,9 @@ const SETTLE_WAIT: Duration = Duration::from_millis(50);
 const COUNT_EVERY: i64 = 10_000;
 /// After a full disk or a held lock, what must be written is tried again this often.
 const RETRY_WAIT: Duration = Duration::from_millis(250);
+
+/// Between two looks whether those who were admitted have sent or left.
+const LAST_WAIT: Duration = Duration::from_millis(1);
 
 /// What callers send.
 #[derive(Debug)]
@@ -106,11 +109,7 @@ impl Committer {
         for incoming in self.events.drain(..) {
             answer(incoming.answer, Err(last.clone()));
         }
-        while let Ok(message) = queue.try_recv() {
-            if let Message::Accept(incoming) = message {
-                answer(incoming.answer, Err(last.clone()));
-            }
-        }
+        refuse_queued(queue, &self.shared, &last);
         let mut control = self.shared.control();
         let replays: Vec<_> = self.replays.drain(..).chain(control.replays.drain(..)).collect();
         drop(control);
@@ -202,7 +201,9 @@ impl Committer {
         }
         self.replays.append(&mut control.replays);
         self.parkings.append(&mut control.parkings);
-        self.marks.append(&mut control.marks);
+        // While nothing can be written they are forgotten rather than gathered for ever.
+        let room = MARKS_MAX.saturating_sub(self.marks.len());
+        self.marks.extend(control.marks.drain(..).take(room));
         self.closing |= control.close;
     }
 
@@ -222,7 +223,7 @@ impl Committer {
     fn commit(&mut self) -> Result<(), Failed> {
         let started = Instant::now();
         let events = std::mem::take(&mut self.events);
-        let room = self.room();
+        let room = if self.shared.is_full() { 0 } else { self.room() };
         // So that a start after a crash has few events to count.
         let count_at = self.counted_at.saturating_add(COUNT_EVERY);
         let settles = self.settles.len().min(SETTLES_MAX);
@@ -241,7 +242,7 @@ impl Committer {
                 for incoming in &events {
                     // More would eat into what is kept for settlements.
                     let fits = incoming.bytes as u64 <= left;
-                    let accepted = if fits { accept(tx, &incoming.new)? } else { None };
+                    let accepted = accept(tx, &incoming.new, fits)?;
                     if matches!(accepted, Some(Accepted::New(_))) {
                         left -= incoming.bytes as u64;
                     }
@@ -269,7 +270,7 @@ impl Committer {
         match result {
             Ok(((answers, replayed), effects)) => {
                 let took = started.elapsed();
-                let kept = answers.len();
+                let kept = answers.iter().filter(|accepted| accepted.is_ok()).count();
                 for (incoming, accepted) in events.into_iter().zip(answers) {
                     answer(incoming.answer, accepted);
                 }
@@ -296,6 +297,10 @@ impl Committer {
     fn committed(&mut self, effects: Effects, settles: usize, events: usize, took: Duration) {
         effects.apply(&self.shared);
         self.settles.drain(..settles);
+        self.shared
+            .figures
+            .unsettled
+            .fetch_sub(settles, Ordering::Relaxed);
         self.settles_since = (!self.settles.is_empty()).then(Instant::now);
         self.parkings.clear();
         self.marks.clear();
@@ -328,8 +333,14 @@ impl Committer {
             }
         };
         let failed = matches!(refusal, InboxError::Failed(_));
+        let held = match refusal {
+            InboxError::Full if !events.is_empty() => self.held(&events),
+            _ => Vec::new(),
+        };
+        let mut held = held.into_iter();
         for incoming in events {
-            answer(incoming.answer, Err(refusal.clone()));
+            let known = held.next().flatten().ok_or_else(|| refusal.clone());
+            answer(incoming.answer, known);
         }
         if failed {
             return Err(Failed);
@@ -337,6 +348,19 @@ impl Committer {
         // Settlements, replays and the rest stay queued.
         self.hold_until = Some(Instant::now() + RETRY_WAIT);
         Ok(())
+    }
+
+    /// Which events of a batch that could not be written were kept before: read only, and durable since their commit.
+    fn held(&mut self, events: &[Incoming]) -> Vec<Option<Accepted>> {
+        let found = Transaction::run(
+            &self.conn,
+            &self.shared,
+            &mut self.cache,
+            &mut self.next_seq,
+            |tx| events.iter().map(|incoming| held(tx, &incoming.new)).collect(),
+        );
+        // On an error all are refused, and come again.
+        found.map_or_else(|_| Vec::new(), |(held, _)| held)
     }
 
     /// Commits what is left, brings the counters up to date and copies the log.
@@ -359,6 +383,20 @@ impl Committer {
             return self.rolled_back(error, Vec::new());
         }
         self.wal("PRAGMA wal_checkpoint(TRUNCATE)").map(drop)
+    }
+}
+
+/// Answers every event that has a place in the queue, also those that are just being put there. The channel would keep
+/// them, and their senders waiting, for as long as somebody could still send. Only once no further one is admitted.
+pub(super) fn refuse_queued(queue: &Receiver<Message>, shared: &Shared, with: &InboxError) {
+    let figures = &shared.figures;
+    fence(Ordering::SeqCst);
+    while figures.queued_events.load(Ordering::Relaxed) > 0 {
+        if let Ok(Message::Accept(incoming)) = queue.recv_timeout(LAST_WAIT) {
+            figures.queued_events.fetch_sub(1, Ordering::Relaxed);
+            figures.queued_bytes.fetch_sub(incoming.bytes, Ordering::Relaxed);
+            answer(incoming.answer, Err(with.clone()));
+        }
     }
 }
 

@@ -65,7 +65,8 @@ pub(super) struct LaneState {
     scanned_to: i64,
     /// A lower bound of the due times of rows that are not leased.
     next_due: Option<i64>,
-    leases: HashMap<i64, Lease>,
+    /// `None`: it was settled, and the commit is to come.
+    leases: HashMap<i64, Option<Lease>>,
     /// A claim is reading the store: leases that ended since it began, which its snapshot may show as waiting.
     reading: Option<Vec<i64>>,
 }
@@ -85,8 +86,6 @@ pub(super) struct Lease {
     pub(super) members: usize,
     /// There is a delivery row.
     pub(super) has_row: bool,
-    /// It was settled; the commit is to come.
-    settling: bool,
 }
 
 /// A delivery row that is due, loaded.
@@ -238,18 +237,15 @@ impl Lane {
         Next::Jobs(jobs)
     }
 
-    /// Marks a lease as settled; `None` if there is none, or it was settled before.
+    /// Takes a lease to settle it, and lets go of its event; `None` if there is none, or it was settled before.
     pub(super) fn settle(&self, seq: Seq) -> Option<Lease> {
-        let mut state = self.lock();
-        let lease = state.leases.get_mut(&seq.0).filter(|lease| !lease.settling)?;
-        lease.settling = true;
-        Some(lease.clone())
+        self.lock().leases.get_mut(&seq.0)?.take()
     }
 
     /// Gives a lease back untouched.
     pub(super) fn release(&self, seq: Seq, steady_now: i64) {
         let mut state = self.lock();
-        let Some(lease) = state.leases.get(&seq.0).filter(|lease| !lease.settling).cloned() else {
+        let Some(lease) = state.leases.get_mut(&seq.0).and_then(Option::take) else {
             return;
         };
         state.end_lease(seq.0);
@@ -316,12 +312,11 @@ impl Lane {
         let Fresh { event, members } = fresh;
         state.leases.insert(
             event.seq.0,
-            Lease {
+            Some(Lease {
                 event: event.clone(),
                 members,
                 has_row,
-                settling: false,
-            },
+            }),
         );
         Job {
             event,
@@ -387,10 +382,7 @@ impl Reading {
                 let seq = fresh.event.seq;
                 if state.is_free(seq.0, &ended) {
                     lane.lease(&mut state, fresh, 0, 0, false);
-                    if let Some(lease) = state.leases.get_mut(&seq.0) {
-                        lease.settling = true;
-                        corrupt.push(lease.clone());
-                    }
+                    corrupt.extend(state.leases.get_mut(&seq.0).and_then(Option::take));
                 }
             }
             // `fresh` may have got released events meanwhile, all older than the scan.

@@ -17,7 +17,7 @@ mod state;
 mod transaction;
 mod upkeep;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -58,6 +58,7 @@ impl SqliteInbox {
                 let run = std::panic::AssertUnwindSafe(|| committer.run(&receiver));
                 if std::panic::catch_unwind(run).is_err() {
                     shared.set_failed("the committer panicked");
+                    committer::refuse_queued(&receiver, &shared, &shared.failure());
                     shared.closed.send_replace(true);
                 }
             }
@@ -73,16 +74,21 @@ impl SqliteInbox {
     fn wake(&self) {
         if !self.shared.woken.swap(true, Ordering::AcqRel) {
             // A full queue means that it is awake, and looks at the control queue with every batch.
-            drop(self.queue.try_send(Message::Wake));
+            if self.queue.try_send(Message::Wake).is_err() {
+                self.shared.woken.store(false, Ordering::Release);
+            }
         }
     }
 
-    /// Takes a place in the queue, unless it is full or the answer would come too late.
+    /// Takes a place in the queue, unless it is full or the answer would come too late. A full store is no hindrance:
+    /// what comes may be a repeat, which needs no room.
     fn admit(&self, bytes: usize) -> Result<(), InboxError> {
-        self.shared.gate()?;
         let (figures, settings) = (&self.shared.figures, &self.shared.settings);
         let events = figures.queued_events.fetch_add(1, Ordering::Relaxed);
         let queued = figures.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Either the thread that ends sees the place taken and answers, or the end is seen here.
+        fence(Ordering::SeqCst);
+        self.shared.open().inspect_err(|_| self.leave(bytes))?;
         // An empty queue always takes one, or a slow commit once would refuse everything for ever.
         let batches = (events / BATCH_EVENTS) as u64 + 1;
         let expected = Duration::from_micros(
@@ -121,6 +127,7 @@ impl SqliteInbox {
             outcome,
             lane,
         };
+        self.shared.figures.unsettled.fetch_add(1, Ordering::Relaxed);
         let mut control = self.shared.control();
         control.settles.push_back(settle);
         control.settles_since.get_or_insert_with(Instant::now);
@@ -178,6 +185,11 @@ impl SqliteInbox {
 
 /// Between two tries of a reader that found the store locked.
 const READ_RETRY_WAIT: Duration = Duration::from_millis(100);
+/// Settlements that may wait for a commit; with more of them, as on a full disk, nothing further is handed out: it would
+/// be sent without a trace, and again after a restart.
+const UNSETTLED_MAX: usize = 8 * 1024;
+/// Between two looks whether they were committed.
+const UNSETTLED_WAIT: Duration = Duration::from_millis(50);
 
 #[async_trait]
 impl Inbox for SqliteInbox {
@@ -196,7 +208,7 @@ impl Inbox for SqliteInbox {
             Ok(()) => Acceptance::waiting(receiver),
             Err(_) => {
                 self.leave(bytes);
-                Acceptance::refused(self.shared.gate().err().unwrap_or(InboxError::Busy))
+                Acceptance::refused(self.shared.open().err().unwrap_or(InboxError::Busy))
             }
         }
     }
@@ -208,6 +220,10 @@ impl Inbox for SqliteInbox {
             tokio::pin!(woken);
             woken.as_mut().enable();
             self.shared.open()?;
+            if self.shared.figures.unsettled.load(Ordering::Relaxed) >= UNSETTLED_MAX {
+                tokio::time::sleep(UNSETTLED_WAIT).await;
+                continue;
+            }
             let until = match lane.next(max, self.shared.steady.now()) {
                 Next::Jobs(jobs) => return Ok(Claim { jobs }),
                 Next::Read(reading) => {

@@ -141,8 +141,10 @@ impl Pruner {
         let newest = now.saturating_sub(delivered.min(dead));
         let mut bytes = 0;
         for old in olds(tx, self.cursor)? {
-            if old.received_at > newest || pruned.removed >= SLICE_REMOVED || bytes > SLICE_BYTES {
-                pruned.at_end = old.received_at > newest;
+            // An event from the future was received while the clock was wrong, and says nothing of those behind it.
+            let is_new = old.received_at > newest && old.received_at <= now;
+            if is_new || pruned.removed >= SLICE_REMOVED || bytes > SLICE_BYTES {
+                pruned.at_end = is_new;
                 break;
             }
             pruned.looked_at += 1;

@@ -238,9 +238,9 @@ fn conflict(tx: &mut Transaction<'_>, selection: &Selection, n: u32) -> Result<b
             "INSERT INTO event (seq, route, state, wants, bytes, received_at, settled_at, keep_until, flags, key_kind,
                body_bytes, head_hash, body_hash, event_id, event_type, provider, method, path_rest, query, host,
                client, secret, possible_duplicate_of)
-             SELECT ?1, e.route, 0, e.wants, ?3, c.received_at, c.received_at, 0, e.flags, 1,
-               length(c.body), c.head_hash, c.body_hash, e.event_id, e.event_type, e.provider, e.method, e.path_rest,
-               e.query, e.host, e.client, e.secret, ?5
+             SELECT ?1, e.route, 0, e.wants, ?3, c.received_at, c.received_at, 0, c.flags, 1,
+               length(c.body), c.head_hash, c.body_hash, e.event_id, c.event_type, e.provider, c.method, e.path_rest,
+               c.query, c.host, c.client, c.secret, ?5
              FROM event e JOIN conflict c ON c.seq = e.seq WHERE e.seq = ?2 AND c.n = ?4",
         )?
         .execute((number, seq.0, bytes, n, EventKey::as_str(&original.event.key)))?;

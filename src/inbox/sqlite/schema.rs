@@ -75,7 +75,9 @@ CREATE INDEX delivery_due ON delivery (upstream, due) WHERE status = 0;
 CREATE INDEX delivery_dead ON delivery (seq, upstream) WHERE status = 2;
 CREATE TABLE conflict (
   seq INTEGER NOT NULL, n INTEGER NOT NULL, received_at INTEGER NOT NULL, head_hash INTEGER NOT NULL,
-  body_hash BLOB NOT NULL, headers BLOB NOT NULL, body BLOB NOT NULL, PRIMARY KEY (seq, n)) STRICT;
+  body_hash BLOB NOT NULL, flags INTEGER NOT NULL, event_type TEXT, method TEXT NOT NULL, query TEXT,
+  host TEXT NOT NULL, client TEXT NOT NULL, secret TEXT, headers BLOB NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (seq, n)) STRICT;
 CREATE TABLE proxy_mark (key BLOB PRIMARY KEY, at INTEGER NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX proxy_mark_until ON proxy_mark (until);
 CREATE VIEW inbox AS SELECT

@@ -22,7 +22,7 @@ use crate::telemetry::Telemetry;
 /// Read connections kept open.
 const READERS_KEPT: usize = 4;
 /// Marks of proxied requests waiting to be written; more are forgotten.
-const MARKS_MAX: usize = 65_536;
+pub(super) const MARKS_MAX: usize = 65_536;
 
 /// Shared by callers, claims and the committer.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub(super) struct Shared {
 pub(super) struct Figures {
     pub(super) queued_events: AtomicUsize,
     pub(super) queued_bytes: AtomicUsize,
+    /// Settlements that are not committed yet.
+    pub(super) unsettled: AtomicUsize,
     /// Expected microseconds of a commit.
     pub(super) commit_micros: AtomicU64,
     pub(super) events: AtomicI64,
@@ -64,7 +66,7 @@ pub(super) struct Figures {
 /// What waits for the committer besides events.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    /// Bounded by the leases there are.
+    /// Bounded by what `claim` hands out while they wait.
     pub(super) settles: VecDeque<Settle>,
     pub(super) settles_since: Option<Instant>,
     pub(super) replays: VecDeque<Replay>,
@@ -197,6 +199,11 @@ impl Shared {
 
     pub(super) fn failure(&self) -> InboxError {
         InboxError::Failed(self.reason.get().cloned().unwrap_or_else(|| "unknown".into()))
+    }
+
+    /// Whether only repeats may enter.
+    pub(super) fn is_full(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == FULL
     }
 
     /// Turns `Full` on or off; nothing else is touched.

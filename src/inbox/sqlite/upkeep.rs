@@ -196,7 +196,10 @@ impl Committer {
             .and_then(|(pages, free)| {
                 if free > pages / 4 {
                     let sql = format!("PRAGMA incremental_vacuum({})", as_i64(VACUUM_PAGES));
-                    self.conn.execute_batch(&sql)?;
+                    let mut vacuum = self.conn.prepare_cached(&sql)?;
+                    // Each row is one page; ending early ends the work.
+                    let mut rows = vacuum.query([])?;
+                    while rows.next()?.is_some() {}
                 }
                 Ok(())
             });

@@ -1,0 +1,230 @@
+//! A disk that fails under the running gateway: never a 200 for an event that is not kept.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::support::{App, Connection, Gateway, Launch, PATIENCE, Reply, Response, hmac_hex, quantiv_config};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+/// "Until further notice", for the shim.
+const FOR_EVER: u32 = 1_000_000;
+
+struct Rig {
+    gateway: Gateway,
+    app: App,
+    faults: PathBuf,
+    acked: BTreeSet<String>,
+    next: usize,
+    _folder: tempfile::TempDir,
+}
+
+impl Rig {
+    fn start() -> Self {
+        // Beside the build, not in /tmp, which may be a tmpfs.
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let faults = folder.path().join("faults");
+        let app = App::with(|_| Reply::Status(200));
+        let config = quantiv_config(&folder.path().join("store"), app.address());
+        let gateway = Launch::new(&config)
+            .env("LD_PRELOAD", shim(folder.path()))
+            .env("FAULTS_FILE", &faults)
+            .start();
+        let mut rig = Self {
+            gateway,
+            app,
+            faults,
+            acked: BTreeSet::new(),
+            next: 0,
+            _folder: folder,
+        };
+        for _ in 0..3 {
+            assert_eq!(rig.send().map(|answer| answer.status), Some(200));
+        }
+        rig
+    }
+
+    /// Fails operations `first` to `last` from now on.
+    fn fail(&self, op: &str, errno: i32, first: u32, last: u32) {
+        // Whole or not at all.
+        let beside = self.faults.with_extension("new");
+        std::fs::write(&beside, format!("{op} {errno} {first} {last}")).unwrap();
+        std::fs::rename(&beside, &self.faults).unwrap();
+    }
+
+    /// Sends a new event; `None` when nobody answers.
+    fn send(&mut self) -> Option<Response> {
+        self.next += 1;
+        let id = format!("evt_{}", self.next);
+        let answer = self.send_as(&id)?;
+        if answer.status == 200 {
+            self.acked.insert(id);
+        }
+        Some(answer)
+    }
+
+    fn send_as(&self, id: &str) -> Option<Response> {
+        let body = format!(r#"{{"id":"{id}","event":"order.paid"}}"#);
+        let signature = hmac_hex(b"secret", body.as_bytes());
+        let mut connection = Connection::open(self.gateway.listen()).ok()?;
+        connection
+            .post(
+                "/hooks/quantiv",
+                &[("X-Quantiv-Signature", &signature)],
+                body.as_bytes(),
+            )
+            .ok()
+    }
+
+    /// Everything that was answered 200 reaches the app.
+    fn all_arrive(&self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let arrived: BTreeSet<String> = self
+                .app
+                .requests()
+                .iter()
+                .filter_map(|request| request.header("Hooklatch-Event-Id").map(str::to_owned))
+                .collect();
+            let missing: Vec<_> = self.acked.difference(&arrived).collect();
+            if missing.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < until, "lost: {missing:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn shim(folder: &Path) -> PathBuf {
+    let library = folder.join("shim.so");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/it/store_faults/shim.c"
+        ))
+        .status()
+        .expect("a C compiler, as the build itself needs one");
+    assert!(built.success());
+    library
+}
+
+/// The N-th operation fails, for many N: the store is given up at once, and what was answered 200 is there again.
+fn is_final(op: &str, errno: i32) {
+    for nth in 1..=10 {
+        let mut rig = Rig::start();
+        let before = rig.acked.len();
+        rig.fail(op, errno, nth, nth);
+        while let Some(answer) = rig.send() {
+            assert!(
+                matches!(answer.status, 200 | 503),
+                "{op} {nth}: {} {}",
+                answer.status,
+                answer.text()
+            );
+            if answer.status == 503 {
+                assert!(answer.header("Retry-After").is_some());
+            }
+            // Each 200 stands on a sync of its own, and on at least one write.
+            let acked = rig.acked.len() - before;
+            assert!(acked < nth as usize, "{op} {nth}: {acked} answered 200");
+        }
+        assert_eq!(
+            rig.gateway.wait().code(),
+            Some(70),
+            "{op} {nth}\n{}",
+            rig.gateway.log()
+        );
+        std::fs::remove_file(&rig.faults).unwrap();
+        rig.gateway.restart();
+        assert_eq!(rig.send().map(|answer| answer.status), Some(200));
+        rig.all_arrive();
+    }
+}
+
+#[test]
+fn a_failed_sync_ends_the_gateway_and_nothing_that_was_answered_is_lost() {
+    is_final("sync", EIO);
+}
+
+#[test]
+fn a_sync_without_space_is_a_failed_sync() {
+    is_final("sync", ENOSPC);
+}
+
+#[test]
+fn a_failed_write_ends_the_gateway_and_nothing_that_was_answered_is_lost() {
+    is_final("write", EIO);
+}
+
+#[test]
+fn a_full_disk_refuses_what_is_new_knows_what_it_has_and_recovers_by_itself() {
+    for nth in 1..=8 {
+        let mut rig = Rig::start();
+        rig.all_arrive();
+        let pid = rig.gateway.pid();
+        let before = rig.acked.len();
+        rig.fail("write", ENOSPC, nth, FOR_EVER);
+        let refused = loop {
+            let answer = rig.send().expect("it goes on");
+            if answer.status != 200 {
+                break answer;
+            }
+            assert!(rig.acked.len() - before < nth as usize, "write {nth}");
+        };
+        assert_eq!(refused.status, 503, "write {nth}: {}", refused.text());
+        assert!(refused.header("Retry-After").is_some());
+        for _ in 0..3 {
+            assert_eq!(rig.send().map(|answer| answer.status), Some(503), "write {nth}");
+            let repeat = rig.send_as("evt_1").expect("it goes on");
+            assert_eq!(repeat.status, 200, "write {nth}: {}", repeat.text());
+            assert!(repeat.text().contains(r#""duplicate":true"#), "{}", repeat.text());
+        }
+        std::fs::remove_file(&rig.faults).unwrap();
+        let until = Instant::now() + PATIENCE;
+        while rig.send().expect("it goes on").status != 200 {
+            assert!(Instant::now() < until, "write {nth}: never recovers");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        rig.all_arrive();
+        assert_eq!(rig.gateway.pid(), pid);
+        assert!(rig.gateway.term().success(), "{}", rig.gateway.log());
+    }
+}
+
+#[test]
+fn a_store_that_would_not_outlive_a_restart_is_refused() {
+    let Ok(memory) = tempfile::tempdir_in("/dev/shm") else {
+        return;
+    };
+    let app = App::with(|_| Reply::Status(200));
+    let config = quantiv_config(&memory.path().join("store"), app.address());
+    let refused = config.replace("allow_ephemeral = true", "");
+    let ended = Launch::new(&refused).try_start().expect_err("refused");
+    assert!(ended.status.is_some_and(|status| !status.success()));
+    assert!(ended.log.contains("tmpfs"), "{}", ended.log);
+    assert!(ended.log.contains("allow_ephemeral"), "{}", ended.log);
+    // As the text says; also through a link from elsewhere.
+    Gateway::start(&config);
+    let elsewhere = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let link = elsewhere.path().join("store");
+    symlink(memory.path().join("store"), &link).unwrap();
+    let linked = quantiv_config(&link, app.address()).replace("allow_ephemeral = true", "");
+    let ended = Launch::new(&linked).try_start().expect_err("refused");
+    assert!(ended.log.contains("tmpfs"), "{}", ended.log);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let app = App::with(|_| Reply::Status(200));
+    // Where not even root can make one.
+    let config = quantiv_config(Path::new("/proc/hooklatch/store"), app.address());
+    let ended = Launch::new(&config).try_start().expect_err("refused");
+    assert!(ended.status.is_some_and(|status| !status.success()));
+    assert!(ended.log.contains("/proc/hooklatch/store"), "{}", ended.log);
+}
