@@ -29,6 +29,8 @@ struct Holder {
     event_id: Option<String>,
     event_key: Option<String>,
     bytes: i64,
+    /// Its whole key.
+    dedup_key: Option<Vec<u8>>,
 }
 
 /// Where a dedup key stands.
@@ -123,14 +125,14 @@ fn place(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<Place, TxErro
             return Ok(Place::Free { moved: step > 0 });
         }
         let holder = holder_at(tx, place)?;
-        let Some((key, holder)) = holder else {
+        let Some(holder) = holder else {
             // A row without its event: nothing holds the key.
             tx.conn
                 .prepare_cached("UPDATE dedup SET seq = ?2 WHERE key = ?1")?
                 .execute((place, seq))?;
             return Ok(Place::Free { moved: step > 0 });
         };
-        if is_same(tx, new, key.as_deref(), &holder) {
+        if is_same(tx, new, &holder) {
             return Ok(Place::Held(place, holder));
         }
     }
@@ -141,21 +143,18 @@ fn place(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<Place, TxErro
 fn find(tx: &Transaction<'_>, new: &NewEvent) -> Result<Option<Holder>, TxError> {
     let first = first_place(&new.dedup_key);
     for step in 0..PLACES_MAX {
-        let Some((key, holder)) = holder_at(tx, first.wrapping_add(step))? else {
+        let Some(holder) = holder_at(tx, first.wrapping_add(step))? else {
             return Ok(None);
         };
-        if is_same(tx, new, key.as_deref(), &holder) {
+        if is_same(tx, new, &holder) {
             return Ok(Some(holder));
         }
     }
     Ok(None)
 }
 
-/// A holder and its whole key, where it has one.
-type KeyedHolder = (Option<Vec<u8>>, Holder);
-
-/// The event a dedup row names, and its whole key.
-fn holder_at(tx: &Transaction<'_>, place: i64) -> Result<Option<KeyedHolder>, TxError> {
+/// The event a dedup row names.
+fn holder_at(tx: &Transaction<'_>, place: i64) -> Result<Option<Holder>, TxError> {
     let found = tx
         .conn
         .prepare_cached(
@@ -164,8 +163,7 @@ fn holder_at(tx: &Transaction<'_>, place: i64) -> Result<Option<KeyedHolder>, Tx
              FROM dedup d JOIN event e ON e.seq = d.seq WHERE d.key = ?1",
         )?
         .query_row([place], |row| {
-            let key: Option<Vec<u8>> = row.get(9)?;
-            let holder = Holder {
+            Ok(Holder {
                 seq: row.get(0)?,
                 state: row.get(1)?,
                 received_at: row.get(2)?,
@@ -175,8 +173,8 @@ fn holder_at(tx: &Transaction<'_>, place: i64) -> Result<Option<KeyedHolder>, Tx
                 event_id: row.get(6)?,
                 event_key: row.get(7)?,
                 bytes: row.get(8)?,
-            };
-            Ok((key, holder))
+                dedup_key: row.get(9)?,
+            })
         })
         .optional()?;
     Ok(found)
@@ -184,8 +182,8 @@ fn holder_at(tx: &Transaction<'_>, place: i64) -> Result<Option<KeyedHolder>, Tx
 
 /// The hash is keyed and 16 bytes long; what was hashed is compared all the same, so that no event is ever dropped
 /// for a stranger's id.
-fn is_same(tx: &Transaction<'_>, new: &NewEvent, key: Option<&[u8]>, holder: &Holder) -> bool {
-    let keys_agree = key == Some(&new.dedup_key.0[..]);
+fn is_same(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> bool {
+    let keys_agree = holder.dedup_key.as_deref() == Some(&new.dedup_key.0[..]);
     let ids_agree =
         new.key_kind != KeyKind::Id || holder.event_id.as_deref() == new.event.event_id.as_deref();
     keys_agree
@@ -348,8 +346,8 @@ fn repeat(
         keep_conflict(tx, new, holder.seq)?;
     }
     // With its own body gone and another one here there is nothing to send.
-    let sendable = !body_gone || !conflict;
-    let rearmed = sendable && !dead.is_empty();
+    let has_something = !body_gone || !conflict;
+    let rearmed = !dead.is_empty() && has_something;
     if rearmed {
         if body_gone {
             bring_back(tx, new, holder.seq)?;
