@@ -975,6 +975,32 @@ async fn proxy_marks_outlive_a_close_until_they_run_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn proxy_marks_of_several_rows_and_lives_are_all_remembered() {
+    let mut rig = Rig::new();
+    let mut all = Vec::new();
+    for life in 0..3_u16 {
+        for n in 0..700_u16 {
+            let mut key = [0; 16];
+            key[..4].copy_from_slice(&(u32::from(life) << 16 | u32::from(n)).to_be_bytes());
+            all.push(ProxyMark {
+                key: DedupKey(key),
+                at: Timestamp(START),
+                until: Timestamp(START + 60_000),
+            });
+            rig.inbox.mark(*all.last().unwrap());
+        }
+        rig.inbox.close().await;
+        rig = rig.reopen();
+    }
+    assert_eq!(rig.inbox.marks(), all);
+    let rows: i64 = rig
+        .sql()
+        .query_row("SELECT count(*) FROM proxy_mark", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 2, "a row is filled up before the next is begun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn people_read_beside_the_running_gateway() {
     use hooklatch::inbox::Reader;
     let rig = Rig::new();

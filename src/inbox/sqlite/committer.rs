@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::accept::{accept, held};
+use super::marks;
 use super::prune::Pruner;
 use super::replay;
 use super::state::{MARKS_MAX, Parking, Replay, Settle, Shared};
@@ -254,9 +255,7 @@ impl Committer {
                 for parking in &self.parkings {
                     tx.park(parking)?;
                 }
-                for mark in &self.marks {
-                    store_mark(tx, mark)?;
-                }
+                marks::store(tx, &self.marks)?;
                 let replayed = match &mut replay {
                     Some(replay) => replay::slice(tx, replay)?,
                     None => false,
@@ -403,35 +402,4 @@ pub(super) fn refuse_queued(queue: &Receiver<Message>, shared: &Shared, with: &I
 /// A sender that has gone does not want its answer; the event is kept all the same.
 fn answer<T>(to: oneshot::Sender<T>, what: T) {
     drop(to.send(what));
-}
-
-fn store_mark(tx: &Transaction<'_>, mark: &ProxyMark) -> Result<(), TxError> {
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO proxy_mark (key, at, until) VALUES (?1, ?2, ?3)
-             ON CONFLICT DO UPDATE SET at = ?2, until = ?3",
-        )?
-        .execute((&mark.key.0[..], mark.at.0, mark.until.0))?;
-    Ok(())
-}
-
-/// Marks that have not run out; drops the others from what is read.
-pub(super) fn marks(conn: &Connection, now: i64) -> rusqlite::Result<Vec<ProxyMark>> {
-    use crate::event::{DedupKey, Timestamp};
-    let mut select = conn.prepare_cached(
-        "SELECT key, at, until FROM proxy_mark WHERE until > ?1 ORDER BY until DESC LIMIT 1000000",
-    )?;
-    let mut rows = select.query([now])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let key: Vec<u8> = row.get(0)?;
-        if let Ok(key) = key.try_into() {
-            found.push(ProxyMark {
-                key: DedupKey(key),
-                at: Timestamp(row.get(1)?),
-                until: Timestamp(row.get(2)?),
-            });
-        }
-    }
-    Ok(found)
 }

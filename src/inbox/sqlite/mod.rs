@@ -7,6 +7,7 @@ mod accept;
 mod committer;
 mod lane;
 mod load;
+mod marks;
 mod names;
 mod open;
 mod place;
@@ -304,7 +305,7 @@ impl Inbox for SqliteInbox {
         let now = self.shared.clock.now().0;
         // Marks are a convenience: without them a repeat is forwarded once more.
         self.shared
-            .read(|conn| committer::marks(conn, now))
+            .read(|conn| marks::load(conn, now))
             .unwrap_or_default()
     }
 

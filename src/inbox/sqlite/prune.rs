@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::accept::forget;
+use super::marks;
 use super::schema::state;
 use super::state::Shared;
 use super::transaction::{Transaction, TxError};
@@ -48,7 +49,6 @@ pub(super) struct Pruned {
     looked_at: usize,
     next: i64,
     at_end: bool,
-    removed_marks: usize,
 }
 
 impl Pruner {
@@ -102,7 +102,7 @@ impl Pruner {
     /// Notes what a retention slice did.
     pub(super) fn retention_done(&mut self, pruned: &Pruned, took: Duration) {
         self.spent += took;
-        self.busy |= !pruned.at_end || pruned.removed_marks > 0;
+        self.busy |= !pruned.at_end;
         self.cursor = pruned.next;
         if pruned.at_end {
             self.cursor = 0;
@@ -174,12 +174,7 @@ impl Pruner {
         if pruned.removed > 0 {
             tx.store_counters()?;
         }
-        pruned.removed_marks = tx
-            .conn
-            .prepare_cached(
-                "DELETE FROM proxy_mark WHERE key IN (SELECT key FROM proxy_mark WHERE until < ?1 LIMIT 500)",
-            )?
-            .execute([now])?;
+        marks::prune(tx, now)?;
         Ok(pruned)
     }
 

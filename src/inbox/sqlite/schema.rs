@@ -78,8 +78,7 @@ CREATE TABLE conflict (
   body_hash BLOB NOT NULL, flags INTEGER NOT NULL, event_type TEXT, method TEXT NOT NULL, query TEXT,
   host TEXT NOT NULL, client TEXT NOT NULL, secret TEXT, headers BLOB NOT NULL, body BLOB NOT NULL,
   PRIMARY KEY (seq, n)) STRICT;
-CREATE TABLE proxy_mark (key BLOB PRIMARY KEY, at INTEGER NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE INDEX proxy_mark_until ON proxy_mark (until);
+CREATE TABLE proxy_mark (n INTEGER PRIMARY KEY, until INTEGER NOT NULL, marks BLOB NOT NULL) STRICT;
 CREATE VIEW inbox AS SELECT
   e.seq, r.name AS route, e.event_id, e.event_type,
   strftime('%Y-%m-%dT%H:%M:%fZ', e.received_at / 1000.0, 'unixepoch') AS received,

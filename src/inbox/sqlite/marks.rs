@@ -1,0 +1,90 @@
+//! What `proxy` mode remembers: the keys of requests that the upstream has taken, many to a row.
+//!
+//! Written lazily and never synced before an answer. A row a key would dirty a random page for each request.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::transaction::{Transaction, TxError};
+use crate::event::{DedupKey, Timestamp};
+use crate::inbox::ProxyMark;
+
+/// The newest row is filled up to this many marks before another is begun.
+const ROW_MARKS: usize = 1024;
+/// Marks kept; beyond, the oldest rows go.
+const KEPT_MARKS: i64 = 400_000;
+/// Bytes of a mark: key, time, end.
+const MARK_BYTES: usize = 32;
+
+/// Adds `marks`.
+pub(super) fn store(tx: &Transaction<'_>, marks: &[ProxyMark]) -> Result<(), TxError> {
+    let Some(until) = marks.iter().map(|mark| mark.until.0).max() else {
+        return Ok(());
+    };
+    let newest: Option<(i64, i64, Vec<u8>)> = tx
+        .conn
+        .prepare_cached("SELECT n, until, marks FROM proxy_mark ORDER BY n DESC LIMIT 1")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let (n, until, mut bytes) = match newest {
+        Some((n, latest, bytes)) if bytes.len() < ROW_MARKS * MARK_BYTES => (n, latest.max(until), bytes),
+        Some((n, _, _)) => (n + 1, until, Vec::new()),
+        None => (1, until, Vec::new()),
+    };
+    let begun = bytes.is_empty();
+    bytes.extend(marks.iter().flat_map(written));
+    tx.conn
+        .prepare_cached("INSERT OR REPLACE INTO proxy_mark (n, until, marks) VALUES (?1, ?2, ?3)")?
+        .execute((n, until, bytes))?;
+    if begun {
+        tx.conn
+            .prepare_cached(
+                "DELETE FROM proxy_mark WHERE n IN (SELECT n FROM
+                   (SELECT n, sum(length(marks) / 32) OVER (ORDER BY n DESC) AS newer FROM proxy_mark)
+                 WHERE newer > ?1)",
+            )?
+            .execute([KEPT_MARKS])?;
+    }
+    Ok(())
+}
+
+/// Removes rows of which every mark has run out; how many.
+pub(super) fn prune(tx: &Transaction<'_>, now: i64) -> Result<usize, TxError> {
+    let removed = tx
+        .conn
+        .prepare_cached("DELETE FROM proxy_mark WHERE until < ?1")?
+        .execute([now])?;
+    Ok(removed)
+}
+
+/// Marks that have not run out.
+pub(super) fn load(conn: &Connection, now: i64) -> rusqlite::Result<Vec<ProxyMark>> {
+    let mut select = conn.prepare_cached("SELECT marks FROM proxy_mark WHERE until > ?1 ORDER BY n")?;
+    let mut rows = select.query([now])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let bytes: Vec<u8> = row.get(0)?;
+        let marks = bytes.chunks_exact(MARK_BYTES).filter_map(read);
+        found.extend(marks.filter(|mark| mark.until.0 > now));
+    }
+    Ok(found)
+}
+
+fn written(mark: &ProxyMark) -> [u8; MARK_BYTES] {
+    let mut bytes = [0; MARK_BYTES];
+    let (key, times) = bytes.split_at_mut(16);
+    let (at, until) = times.split_at_mut(8);
+    key.copy_from_slice(&mark.key.0);
+    at.copy_from_slice(&mark.at.0.to_be_bytes());
+    until.copy_from_slice(&mark.until.0.to_be_bytes());
+    bytes
+}
+
+fn read(bytes: &[u8]) -> Option<ProxyMark> {
+    let (key, times) = bytes.split_first_chunk::<16>()?;
+    let (at, until) = times.split_first_chunk::<8>()?;
+    Some(ProxyMark {
+        key: DedupKey(*key),
+        at: Timestamp(i64::from_be_bytes(*at)),
+        until: Timestamp(i64::from_be_bytes(until.try_into().ok()?)),
+    })
+}
