@@ -4,6 +4,7 @@
 //! the first is in flight waits for its end.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,12 +36,34 @@ pub(super) enum Relayed {
 
 /// Keys in flight and keys taken; belongs to the process and lives over reloads.
 #[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<HashMap<DedupKey, Slot>>);
+pub(super) struct Flights(Mutex<Slots>);
+
+type Slots = HashMap<DedupKey, Slot, BuildHasherDefault<KeyHasher>>;
+
+/// Takes a dedup key's own bytes: they are a keyed hash already.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_ne_bytes(*first);
+        }
+    }
+
+    /// The length that stands in front of an array's bytes says nothing.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 #[derive(Debug)]
 enum Slot {
-    /// The first copy is on its way; closed when it has ended.
-    InFlight(watch::Receiver<()>),
+    /// The first copy is on its way. The channel is there once a second one waits; it is dropped with the slot, when the
+    /// first has ended.
+    InFlight(Option<watch::Sender<()>>),
     /// The upstream took it; forgotten after this time.
     Taken { until: Timestamp },
 }
@@ -55,7 +78,6 @@ enum Turn {
 struct Flight {
     flights: Arc<Flights>,
     key: DedupKey,
-    _ended: watch::Sender<()>,
     done: bool,
 }
 
@@ -69,33 +91,34 @@ impl Flights {
         Self(Mutex::new(slots))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<DedupKey, Slot>> {
+    fn lock(&self) -> MutexGuard<'_, Slots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn turn(self: &Arc<Self>, key: DedupKey, now: Timestamp) -> Turn {
         let mut slots = self.lock();
-        match slots.get(&key) {
-            Some(Slot::InFlight(ended)) => return Turn::Wait(ended.clone()),
+        match slots.get_mut(&key) {
+            Some(Slot::InFlight(waiting)) => {
+                let ended = waiting.get_or_insert_with(|| watch::channel(()).0);
+                return Turn::Wait(ended.subscribe());
+            }
             Some(Slot::Taken { until }) if *until > now => return Turn::Taken,
             Some(Slot::Taken { .. }) | None => {}
         }
         if slots.len() >= MARKS_MAX {
             forget_some(&mut slots, now);
         }
-        let (sender, ended) = watch::channel(());
-        slots.insert(key, Slot::InFlight(ended));
+        slots.insert(key, Slot::InFlight(None));
         Turn::First(Flight {
             flights: self.clone(),
             key,
-            _ended: sender,
             done: false,
         })
     }
 }
 
 /// Makes room: what has run out goes, and if that is not enough the half that runs out first.
-fn forget_some(slots: &mut HashMap<DedupKey, Slot>, now: Timestamp) {
+fn forget_some(slots: &mut Slots, now: Timestamp) {
     slots.retain(|_, slot| !matches!(slot, Slot::Taken { until } if *until <= now));
     if slots.len() < MARKS_MAX / 2 {
         return;
@@ -232,6 +255,7 @@ fn after(at: Timestamp, wait: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{DedupHashKey, RouteName};
 
     #[test]
     fn a_key_is_taken_only_when_said_so_and_until_its_time() {
@@ -252,19 +276,17 @@ mod tests {
 
     #[test]
     fn the_map_is_bounded() {
+        let (hash_key, route) = (DedupHashKey([1; 16]), RouteName::new("r"));
+        let key_of = |n: u64| DedupKey::derive(&hash_key, KeyKind::Id, &route, "", &n.to_be_bytes());
         let flights = Arc::new(Flights::default());
         for n in 0..(MARKS_MAX as u64 + 10) {
-            let mut key = [0; 16];
-            key[..8].copy_from_slice(&n.to_be_bytes());
-            let Turn::First(flight) = flights.turn(DedupKey(key), Timestamp(0)) else {
+            let Turn::First(flight) = flights.turn(key_of(n), Timestamp(0)) else {
                 unreachable!("all differ")
             };
             flight.taken(Timestamp(1000 + i64::try_from(n).unwrap()));
         }
         let slots = flights.lock();
         assert!(slots.len() <= MARKS_MAX);
-        let mut newest = [0; 16];
-        newest[..8].copy_from_slice(&(MARKS_MAX as u64 + 9).to_be_bytes());
-        assert!(slots.contains_key(&DedupKey(newest)));
+        assert!(slots.contains_key(&key_of(MARKS_MAX as u64 + 9)));
     }
 }
