@@ -21,8 +21,6 @@ for mode in queue proxy; do
 listen = "127.0.0.1:@PORT@"
 drain_delay = "0s"
 
-[log]
-level = "warn"
 
 [store]
 path = "$run/$mode-store"
