@@ -19,8 +19,8 @@ trap 'rm -rf "$run"' EXIT
 for mode in queue proxy; do
     cat >"$run/$mode.toml" <<EOT
 listen = "127.0.0.1:@PORT@"
+workers = 1
 drain_delay = "0s"
-
 
 [store]
 path = "$run/$mode-store"
