@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use self::front::Socket;
 use crate::admin::{self, ReloadRequest};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, LogFormat, TlsFiles};
+use crate::config::{Config, TlsFiles};
 use crate::deliver::Deliverer;
 use crate::event::DedupHashKey;
 use crate::inbox::{self, Inbox, OpenError};
@@ -94,7 +94,7 @@ pub fn run(config: Config, reread: Reread, ready_file: Option<PathBuf>) -> Resul
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let telemetry = Telemetry::with_clock(clock.clone());
     telemetry.set_lines_per_second(config.log.lines_per_second);
-    let _log = log::init(&telemetry, form(config.log.format), config.log.level)?;
+    let _log = log::init(&telemetry, config.log.format, config.log.level)?;
     log::watch_panics(&telemetry);
     for warning in &config.warnings {
         tracing::warn!(warning, "configuration");
@@ -371,14 +371,6 @@ fn runtime(workers: usize) -> Result<Runtime, RunError> {
         .enable_all()
         .build()
         .map_err(RunError::System)
-}
-
-fn form(format: LogFormat) -> log::Form {
-    match format {
-        LogFormat::Auto => log::Form::Auto,
-        LogFormat::Json => log::Form::Json,
-        LogFormat::Text => log::Form::Text,
-    }
 }
 
 fn say_ready(

@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use super::context::{At, Span};
 use super::secrets::Secrets;
 use super::section::{Section, suggest};
-use super::{LogFormat, LogSettings, TlsFiles};
+use super::{LogSettings, TlsFiles};
 use crate::receive::settings::{Limits, Quota};
+use crate::telemetry::log::Form;
 use crate::{admin, inbox};
 
 const KIB: u64 = 1 << 10;
@@ -318,7 +319,7 @@ pub(super) fn admin(
 
 pub(super) fn log(root: &Section<'_>) -> LogSettings {
     let mut log = LogSettings {
-        format: LogFormat::Auto,
+        format: Form::Auto,
         level: tracing::Level::INFO,
         lines_per_second: 1000,
     };
@@ -327,9 +328,9 @@ pub(super) fn log(root: &Section<'_>) -> LogSettings {
     };
     if let Some(format) = table.word("format", &["auto", "json", "text"]) {
         log.format = match format {
-            "json" => LogFormat::Json,
-            "text" => LogFormat::Text,
-            _ => LogFormat::Auto,
+            "json" => Form::Json,
+            "text" => Form::Text,
+            _ => Form::Auto,
         };
     }
     if let Some(level) = table.word("level", &["error", "warn", "info", "debug", "trace"]) {

@@ -34,6 +34,7 @@ use self::section::Section;
 use self::upstream::ModeWord;
 use crate::event::{SecretName, Timestamp};
 use crate::secret::SecretText;
+use crate::telemetry::log::Form;
 use crate::{admin, deliver, inbox, receive};
 
 /// Largest configuration that is read.
@@ -80,22 +81,11 @@ pub struct TlsFiles {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
     /// `auto` is JSON unless standard error is a terminal.
-    pub format: LogFormat,
+    pub format: Form,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub level: tracing::Level,
     /// Lines per second and route for accepted requests and successful attempts; the rest is counted and summed up.
     pub lines_per_second: u32,
-}
-
-/// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// By where standard error goes.
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
 }
 
 /// Reads the file with the process's own environment.

@@ -168,19 +168,7 @@ impl<'s> Section<'s> {
             self.context.wrong(&item.span(), text, None);
             return None;
         };
-        if !range.contains(&value) {
-            let text = format!(
-                "\"{key}\" must be from {} to {}",
-                show_duration(*range.start()),
-                show_duration(*range.end())
-            );
-            self.context.wrong(&item.span(), text, None);
-            return None;
-        }
-        Some(At {
-            value,
-            span: item.span(),
-        })
+        self.within(key, value, item.span(), &range, show_duration)
     }
 
     /// A size within `range`: text with a unit, or a whole number of bytes.
@@ -197,19 +185,28 @@ impl<'s> Section<'s> {
             self.context.wrong(&item.span(), text, None);
             return None;
         };
-        if !range.contains(&value) {
-            let text = format!(
-                "\"{key}\" must be from {} to {}",
-                show_size(*range.start()),
-                show_size(*range.end())
-            );
-            self.context.wrong(&item.span(), text, None);
-            return None;
+        self.within(key, value, item.span(), &range, show_size)
+    }
+
+    /// The value, if it lies in `range`; else what `show` makes of the bounds is said.
+    fn within<T: Copy + PartialOrd>(
+        &self,
+        key: &str,
+        value: T,
+        span: Span,
+        range: &std::ops::RangeInclusive<T>,
+        show: impl Fn(T) -> String,
+    ) -> Option<At<T>> {
+        if range.contains(&value) {
+            return Some(At { value, span });
         }
-        Some(At {
-            value,
-            span: item.span(),
-        })
+        let text = format!(
+            "\"{key}\" must be from {} to {}",
+            show(*range.start()),
+            show(*range.end())
+        );
+        self.context.wrong(&span, text, None);
+        None
     }
 
     /// A list of strings.
