@@ -1,11 +1,12 @@
 # make run     the gateway and a sample app on this machine, with a transcript; Ctrl-C ends both
 # make test    everything, crash and power-cut rounds included
+# make prove   the long form of every rig that tries to break a promise; RIGS="power_cut fuzz" picks some (docs/reliability.md)
 # make check   formatting and lints
 # make bench   figures of this machine; BENCH_DIR=... adds the comparison with other gateways
 # make image   the container image
 # make setup   what the build needs: a C compiler, make and cmake
 
-.PHONY: run test check bench setup image
+.PHONY: run test prove check bench setup image
 
 run: setup
 	cargo build --release --bin hooklatch --example sample_app
@@ -13,6 +14,9 @@ run: setup
 
 test: setup
 	scripts/test.sh
+
+prove: setup
+	scripts/prove.sh $(RIGS)
 
 check: setup
 	cargo fmt --check

@@ -12,7 +12,8 @@
 //! the disk is pulled from a gateway that lives on (see `oracle/disk.rs`), and the negative control, the same rig with
 //! syncs switched off, shows that they do.
 //!
-//! `ORACLE_ROUNDS` sets the rounds of each test (20), `ORACLE_SEED` repeats a run, `HOOKLATCH_BIN` tests another build.
+//! `PROVE=long` tries as often as `make prove` does, `PROVE_ROUNDS` as often as it says, `PROVE_SEED` repeats a run,
+//! `HOOKLATCH_BIN` tests another build.
 
 #![allow(
     clippy::unwrap_used,
@@ -36,12 +37,14 @@ use fastrand::Rng;
 use self::disk::Disk;
 use self::ledger::{Ledger, Verdict};
 use self::load::{Load, Mood, app};
-use crate::support::{App, Gateway, Launch, quantiv_config};
+use crate::support::{App, Gateway, Launch, proved, quantiv_config, rounds, seed};
 
 /// Rounds of one test.
-const ROUNDS: usize = 20;
+const ROUNDS: (usize, usize) = (20, 200);
+/// Rounds of the power cut.
+const CUTS: (usize, usize) = (20, 1000);
 /// Rounds of tests that need only a few.
-const ROUNDS_FEW: usize = 5;
+const ROUNDS_FEW: (usize, usize) = (5, 50);
 /// Load clients, each on one kept-alive connection.
 const CLIENTS: usize = 12;
 /// A round's load lasts between these.
@@ -55,7 +58,7 @@ const STORE_FAILED: i32 = 70;
 fn kill_9_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::new("kill_9", dir.path(), vec![]);
-    for _ in 0..rounds(ROUNDS) {
+    for _ in 0..rounds(ROUNDS.0, ROUNDS.1) {
         let mut gateway = rig.start();
         let load = rig.load(&gateway);
         rig.wait_a_moment();
@@ -68,7 +71,7 @@ fn kill_9_loses_nothing() {
 
 #[test]
 fn power_cut_loses_nothing() {
-    lose_again_and_again(Loss::Cut, "power_cut", Disk::best(), ROUNDS);
+    lose_again_and_again(Loss::Cut, "power_cut", Disk::best(), CUTS);
 }
 
 /// The rig that is used where mounts are not allowed, so that it is tried everywhere.
@@ -109,9 +112,9 @@ enum Loss {
 }
 
 /// Takes power or disk away under load, and demands that nothing acknowledged is lost.
-fn lose_again_and_again(loss: Loss, name: &str, mut disk: Disk, default_rounds: usize) {
+fn lose_again_and_again(loss: Loss, name: &str, mut disk: Disk, often: (usize, usize)) {
     let mut rig = Rig::new(name, disk.store(), disk.environment(true));
-    for _ in 0..rounds(default_rounds) {
+    for _ in 0..rounds(often.0, often.1) {
         let mut gateway = rig.start();
         let load = rig.load(&gateway);
         rig.wait_a_moment();
@@ -186,11 +189,7 @@ struct Rig {
 
 impl Rig {
     fn new(name: &str, store: &std::path::Path, environment: Vec<(String, String)>) -> Self {
-        let seed = std::env::var("ORACLE_SEED")
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_else(|| fastrand::u64(..));
-        println!("{name}: ORACLE_SEED={seed}");
+        let seed = seed(name);
         // Poisoned only says that another rig's test failed.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let ledger = Arc::new(Ledger::default());
@@ -251,7 +250,7 @@ impl Rig {
         self.ledger.wait_until_drained(DRAIN_MAX);
         assert_eq!(gateway.term().code(), Some(0), "{}", gateway.log());
         let verdict = self.ledger.judge();
-        println!("{}: {verdict}, at stake {}", self.name, self.at_stake);
+        proved(&self.name, format_args!("{verdict}, at stake {}", self.at_stake));
         assert!(
             self.at_stake > 0,
             "no round left an acknowledged event undelivered: nothing was tried"
@@ -259,8 +258,4 @@ impl Rig {
         assert!(verdict.repeats > 0, "no acknowledged event was sent again");
         verdict
     }
-}
-
-fn rounds(default: usize) -> usize {
-    std::env::var("ORACLE_ROUNDS").map_or(default, |text| text.parse().expect("ORACLE_ROUNDS is a number"))
 }

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The long form of the rigs of docs/reliability.md against the release build: `prove.sh` runs all, `prove.sh NAME...` some.
+# What each found is gathered in target/prove/report.txt.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+
+# Each rig is a filter over the behaviour tests.
+declare -A rigs=(
+    [power_cut]='test(/^oracle::.*(cut|disk|control)/)'
+    [kill_9]='test(/^oracle::.*kill/)'
+)
+order=(power_cut kill_9)
+
+report=target/prove/report.txt
+mkdir -p target/prove
+if [ $# -gt 0 ]; then order=("$@"); fi
+
+cargo build --release --bin hooklatch
+export HOOKLATCH_BIN="$PWD/target/release/hooklatch" PROVE=long
+
+failed=()
+: >"$report"
+for rig in "${order[@]}"; do
+    filter=${rigs[$rig]:?no such rig: $rig}
+    log=target/prove/$rig.log
+    cargo nextest run --profile prove -E "$filter" 2>&1 | tee "$log" || failed+=("$rig")
+    grep -ho 'proved: .*' "$log" >>"$report" || true
+done
+
+echo
+sort -u "$report"
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "failed: ${failed[*]}" >&2
+    exit 1
+fi
