@@ -1,6 +1,7 @@
 //! Keeping one event inside a transaction: dedup, conflict, re-arm, rows.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rusqlite::OptionalExtension;
 
@@ -104,7 +105,7 @@ fn holds(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> bool {
 
 fn is_over_share(tx: &Transaction<'_>, wants: &Wants) -> bool {
     let open = tx.open_bytes(&wants.route);
-    !wants.lanes.is_empty() && open > as_i64(tx.shared.settings.bytes_max / 2)
+    !wants.lanes.is_empty() && open > as_i64(tx.shared.figures.limit_bytes.load(Ordering::Relaxed) / 2)
 }
 
 /// The first place of a key: half of it.

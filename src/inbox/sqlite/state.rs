@@ -61,6 +61,8 @@ pub(super) struct Figures {
     pub(super) store_bytes: AtomicU64,
     pub(super) wal_bytes: AtomicU64,
     pub(super) free_bytes: AtomicU64,
+    /// What the store may take on this volume now: at most `bytes_max`.
+    pub(super) limit_bytes: AtomicU64,
 }
 
 /// What waits for the committer besides events.
@@ -150,6 +152,11 @@ pub(super) struct Parts {
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
+        let figures = Figures {
+            // Until it is measured.
+            limit_bytes: AtomicU64::new(parts.settings.bytes_max),
+            ..Figures::default()
+        };
         Self {
             steady: Steady::starting_at(parts.clock.now().0),
             settings: parts.settings,
@@ -159,7 +166,7 @@ impl Shared {
             names: parts.names,
             store_id: parts.store_id,
             hash_key: DedupHashKey(parts.hash_key),
-            figures: Figures::default(),
+            figures,
             control: Mutex::default(),
             woken: AtomicBool::new(false),
             phase: AtomicU8::new(ACCEPTING),

@@ -69,9 +69,14 @@ impl Committer {
 
     /// Bytes that events may still take.
     pub(super) fn room(&self) -> u64 {
-        let bytes_max = self.shared.settings.bytes_max;
-        let reserve = RESERVE_BYTES.min(bytes_max / 8);
-        (bytes_max - reserve).saturating_sub(self.used)
+        let limit = self.limit();
+        let reserve = RESERVE_BYTES.min(limit / 8);
+        (limit - reserve).saturating_sub(self.used)
+    }
+
+    /// Bytes that the store may take on this volume now.
+    fn limit(&self) -> u64 {
+        self.shared.figures.limit_bytes.load(Ordering::Relaxed)
     }
 
     /// Once a second: space, figures, the oldest pending of each lane.
@@ -93,12 +98,16 @@ impl Committer {
         };
         let wal = size("-wal");
         shared.figures.wal_bytes.store(wal, Ordering::Relaxed);
-        shared
-            .figures
-            .store_bytes
-            .store(size("") + wal + size("-shm"), Ordering::Relaxed);
-        let is_full = self.room() == 0 || free < shared.settings.free_bytes_min;
-        shared.set_full(is_full);
+        let taken = size("") + wal + size("-shm");
+        shared.figures.store_bytes.store(taken, Ordering::Relaxed);
+        let limit = limit_bytes(
+            shared.settings.bytes_max,
+            shared.settings.free_bytes_min,
+            taken,
+            free,
+        );
+        shared.figures.limit_bytes.store(limit, Ordering::Relaxed);
+        shared.set_full(self.room() == 0);
         self.find_oldest()
     }
 
@@ -136,12 +145,11 @@ impl Committer {
 
     /// One slice of whatever is to go.
     pub(super) fn prune(&mut self) -> Result<(), Failed> {
-        let bytes_max = self.shared.settings.bytes_max;
         if self.hold_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
         self.pruner.rest();
-        if self.used > bytes_max / 5 * 4 && self.pruner.space_due() {
+        if self.used > self.limit() / 5 * 4 && self.pruner.space_due() {
             let started = Instant::now();
             let pruned = self.slice(|pruner, tx| pruner.space(tx))?;
             if let Some(pruned) = pruned {
@@ -210,6 +218,13 @@ impl Committer {
     }
 }
 
+/// What a store of `taken` bytes may take on a volume with `free` bytes left. A volume that is smaller than `bytes_max`, or
+/// that others fill, is a smaller store: what is delivered goes before anything is refused.
+fn limit_bytes(bytes_max: u64, free_bytes_min: u64, taken: u64, free: u64) -> u64 {
+    let left = taken.saturating_add(free).saturating_sub(free_bytes_min);
+    left.min(bytes_max)
+}
+
 /// When the oldest pending delivery of a lane was received, and where to look next time.
 fn oldest(
     conn: &Connection,
@@ -231,4 +246,29 @@ fn oldest(
         }
     }
     Ok((to, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::limit_bytes;
+
+    #[test]
+    fn a_volume_that_is_short_is_a_smaller_store() {
+        // Case, bytes_max, free_bytes_min, taken, free, limit.
+        let cases = [
+            ("room for all", 1000, 100, 300, 5000, 1000),
+            ("a small volume, still empty", 1000, 100, 0, 500, 400),
+            ("the same, half full: the limit stays", 1000, 100, 250, 250, 400),
+            ("others took what was free", 1000, 100, 250, 50, 200),
+            ("less is left than must stay free", 1000, 100, 0, 50, 0),
+            ("no figure", 1000, 100, 300, u64::MAX, 1000),
+        ];
+        for (case, bytes_max, free_bytes_min, taken, free, limit) in cases {
+            assert_eq!(
+                limit_bytes(bytes_max, free_bytes_min, taken, free),
+                limit,
+                "{case}"
+            );
+        }
+    }
 }
