@@ -26,6 +26,7 @@ mod providers;
 mod proxy;
 mod receive;
 mod store_faults;
+mod store_upgrade;
 mod tls;
 mod upstream;
 mod upstream_pool;

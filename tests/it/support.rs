@@ -21,7 +21,7 @@ mod rounds;
 #[allow(unused_imports, reason = "every test file uses its own part of this")]
 pub(crate) use self::{
     app::{App, Reply, Request},
-    gateway::{Ended, Gateway, Launch, quantiv_config},
+    gateway::{Ended, Gateway, Launch, binary, quantiv_config},
     http::{Connection, Response, get, hmac_hex, post, send_raw, sha256},
     rounds::{proved, rounds, seed},
 };

@@ -213,7 +213,7 @@ impl Drop for Gateway {
 }
 
 /// The binary under test: the one Cargo built, or `HOOKLATCH_BIN`.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     std::env::var_os("HOOKLATCH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_hooklatch").into(), PathBuf::from)
 }
 
