@@ -5,26 +5,33 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
 
-# Each rig is a filter over the behaviour tests.
+# Each rig is a filter over the behaviour tests, or a script.
 declare -A rigs=(
     [power_cut]='test(/^oracle::.*(cut|disk|control)/)'
     [kill_9]='test(/^oracle::.*kill/)'
+    [supply_chain]=scripts/deny.sh
 )
-order=(power_cut kill_9)
+order=(power_cut kill_9 supply_chain)
 
 report=target/prove/report.txt
 mkdir -p target/prove
 if [ $# -gt 0 ]; then order=("$@"); fi
 
-cargo build --release --bin hooklatch
+for rig in "${order[@]}"; do
+    [ -x "${rigs[$rig]:?no such rig: $rig}" ] && continue
+    cargo build --release --bin hooklatch
+    break
+done
 export HOOKLATCH_BIN="$PWD/target/release/hooklatch" PROVE=long
 
 failed=()
 : >"$report"
 for rig in "${order[@]}"; do
-    filter=${rigs[$rig]:?no such rig: $rig}
+    filter=${rigs[$rig]}
     log=target/prove/$rig.log
-    cargo nextest run --profile prove -E "$filter" 2>&1 | tee "$log" || failed+=("$rig")
+    run=(cargo nextest run --profile prove -E "$filter")
+    if [ -x "$filter" ]; then run=("$filter"); fi
+    "${run[@]}" 2>&1 | tee "$log" || failed+=("$rig")
     grep -ho 'proved: .*' "$log" >>"$report" || true
 done
 
