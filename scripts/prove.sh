@@ -10,8 +10,9 @@ declare -A rigs=(
     [power_cut]='test(/^oracle::.*(cut|disk|control)/)'
     [kill_9]='test(/^oracle::.*kill/)'
     [supply_chain]=scripts/deny.sh
+    [hostile]='test(/^hostile::/)'
 )
-order=(power_cut kill_9 supply_chain)
+order=(power_cut kill_9 supply_chain hostile)
 
 report=target/prove/report.txt
 mkdir -p target/prove

@@ -108,7 +108,7 @@ impl Head {
             return Err(Refusal::HeaderTooLarge);
         }
         refuse_tunnels(method, &fields)?;
-        if host.is_empty() || !host.bytes().all(is_host_byte) {
+        if !is_host(host) {
             return Err(bad("no usable :authority"));
         }
         let (path, query) = origin_form(target, host)?;
@@ -144,16 +144,41 @@ fn one_host(fields: &Fields, http_10: bool) -> Result<Box<str>, Refusal> {
         (None, _) => return Err(bad("no Host")),
         (Some(_), Some(_)) => return Err(bad("more than one Host")),
     };
-    if host.is_empty() || !host.iter().copied().all(is_host_byte) {
-        return Err(bad("Host is not a host"));
-    }
     std::str::from_utf8(host)
+        .ok()
+        .filter(|host| is_host(host))
         .map(Into::into)
-        .map_err(|_| bad("Host is not a host"))
+        .ok_or_else(|| bad("Host is not a host"))
 }
 
-fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:[]!$&'()*+,;=%".contains(&byte)
+/// RFC 3986, 3.2.2 and 3.2.3: a name or an address, and perhaps a port. Whoever reads more into it is sent to another
+/// host. An empty one names nobody.
+fn is_host(text: &str) -> bool {
+    let (known, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((address, port))) => (address.parse::<std::net::Ipv6Addr>().is_ok(), port),
+        Some(None) => return false,
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            (is_name(name), port)
+        }
+    };
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    known && (port.is_empty() || port.strip_prefix(':').is_some_and(digits))
+}
+
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let hex = |bytes: &mut std::str::Bytes<'_>| bytes.next().is_some_and(|byte| byte.is_ascii_hexdigit());
+    while let Some(byte) = bytes.next() {
+        let known = match byte {
+            b'%' => hex(&mut bytes) && hex(&mut bytes),
+            _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+        };
+        if !known {
+            return false;
+        }
+    }
+    !name.is_empty()
 }
 
 /// CONNECT and upgrades make a tunnel that nobody checks.
@@ -210,11 +235,17 @@ fn framing(fields: &Fields, http_10: bool) -> Result<Framing, Refusal> {
     if codings.next().is_some() {
         return Err(bad("more than one Transfer-Encoding"));
     }
-    if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") {
-        Ok(Framing::Chunked)
-    } else {
-        Err(Refusal::NotImplemented("a Transfer-Encoding other than chunked"))
+    let mut last_first = coding.rsplit(|byte| *byte == b',').map(is_chunked);
+    match (last_first.next(), last_first.any(|chunked| chunked)) {
+        (Some(true), _) if is_chunked(coding) => Ok(Framing::Chunked),
+        (Some(true), false) => Err(Refusal::NotImplemented("a coding besides chunked")),
+        // RFC 9112, 6.3: without `chunked` at the end, and there alone, nobody knows where the body ends.
+        _ => Err(bad("the last Transfer-Encoding is not chunked")),
     }
+}
+
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 fn content_length(fields: &Fields) -> Result<Option<u64>, Refusal> {
@@ -235,12 +266,15 @@ fn content_length(fields: &Fields) -> Result<Option<u64>, Refusal> {
 }
 
 fn expectation(fields: &Fields, http_10: bool) -> Result<bool, Refusal> {
-    match fields.first("expect") {
-        None => Ok(false),
-        // RFC 9110, 10.1.1: in HTTP/1.0 the field is ignored.
-        Some(_) if http_10 => Ok(false),
-        Some(value) if value.trim_ascii().eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        Some(_) => Err(Refusal::ExpectationFailed),
+    let mut expected = fields.values("expect").map(<[u8]>::trim_ascii).peekable();
+    // RFC 9110, 10.1.1: in HTTP/1.0 the field is ignored.
+    if http_10 || expected.peek().is_none() {
+        return Ok(false);
+    }
+    if expected.all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+        Ok(true)
+    } else {
+        Err(Refusal::ExpectationFailed)
     }
 }
 
@@ -337,6 +371,16 @@ mod tests {
             ("two Host", "POST / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
             ("Host with a path", "POST / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
             ("Host with a user", "POST / HTTP/1.1\r\nHost: u@a\r\n\r\n"),
+            ("Host with two ports", "POST / HTTP/1.1\r\nHost: a:1:2\r\n\r\n"),
+            (
+                "Host with a name for a port",
+                "POST / HTTP/1.1\r\nHost: a:http\r\n\r\n",
+            ),
+            (
+                "Host with an open bracket",
+                "POST / HTTP/1.1\r\nHost: [::1\r\n\r\n",
+            ),
+            ("Host with half an escape", "POST / HTTP/1.1\r\nHost: a%2\r\n\r\n"),
             ("another host", "POST http://b/ HTTP/1.1\r\nHost: a\r\n\r\n"),
             ("another scheme", "POST ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
             ("asterisk", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -356,6 +400,10 @@ mod tests {
             (
                 "unknown expectation",
                 "POST / HTTP/1.1\r\nHost: a\r\nExpect: magic\r\n\r\n",
+            ),
+            (
+                "unknown expectation in a second line",
+                "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nExpect: magic\r\n\r\n",
             ),
         ] {
             assert!(parse(text).is_err(), "{name}");

@@ -287,6 +287,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Http1<S> {
 /// Looks for the end of a head, each byte once, and gives up on what can never become one.
 #[derive(Debug, Default)]
 struct HeadScan {
+    /// An empty line in front has been dropped.
+    forgiven: bool,
     /// Bytes looked at.
     scanned: usize,
     /// Where the present line begins.
@@ -297,11 +299,14 @@ impl HeadScan {
     /// The length of the head with its closing empty line.
     fn find_end(&mut self, buffer: &mut BytesMut) -> Result<Option<usize>, Refusal> {
         // RFC 9112, 2.2: one empty line before a request is forgiven.
-        if self.scanned == 0 && buffer.starts_with(b"\r\n") {
-            buffer.advance(2);
-        }
-        if self.scanned == 0 && **buffer == *b"\r" {
-            return Ok(None);
+        if self.scanned == 0 && !self.forgiven {
+            if **buffer == *b"\r" {
+                return Ok(None);
+            }
+            if buffer.starts_with(b"\r\n") {
+                buffer.advance(2);
+                self.forgiven = true;
+            }
         }
         if self.scanned == 0 && !may_be_a_method(buffer) {
             return Err(Refusal::BadRequest("not an HTTP request"));
@@ -432,13 +437,27 @@ mod tests {
         }
     }
 
-    async fn head_of(wire: &[u8], step: usize) -> Result<Option<Head>, Refusal> {
-        let (mut far, near) = duplex(64 * 1024);
-        for piece in wire.chunks(step) {
-            far.write_all(piece).await.unwrap();
+    #[tokio::test(start_paused = true)]
+    async fn one_empty_line_is_forgiven_and_no_more_however_they_come() {
+        for step in 1..8 {
+            let one = head_of(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", step).await;
+            assert!(matches!(one, Ok(Some(_))), "{one:?}");
+            let two = head_of(b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", step).await;
+            assert!(matches!(two, Err(Refusal::BadRequest(_))), "{two:?}");
         }
+    }
+
+    async fn head_of(wire: &[u8], step: usize) -> Result<Option<Head>, Refusal> {
+        // Room for one step, so that no read gets more.
+        let (mut far, near) = duplex(step);
+        let wire = wire.to_vec();
+        let sender = tokio::spawn(async move {
+            // A head may be refused before its end.
+            drop(far.write_all(&wire).await);
+            far
+        });
         let head = Http1::new(near).read_head(&limits(), true).await;
-        drop(far);
+        drop(sender.await);
         head
     }
 

@@ -24,14 +24,10 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// Blanks behind the size; only an extension may follow them.
-    Blank {
-        size: u64,
-        bytes: u32,
-    },
     Extension {
         size: u64,
         bytes: u32,
+        part: Part,
     },
     SizeLf {
         size: u64,
@@ -41,16 +37,41 @@ enum State {
     },
     DataCr,
     DataLf,
-    /// `line` counts the bytes of the trailer line so far, `bytes` those of all.
+    /// `bytes` counts those of all lines.
     Trailer {
-        line: u32,
+        line: Line,
         bytes: u32,
     },
     TrailerLf {
-        line: u32,
+        last: bool,
         bytes: u32,
     },
     Done,
+}
+
+/// Where in the extensions of a chunk a byte stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Behind a semicolon: a name is due.
+    NameDue,
+    Name,
+    NameBlank,
+    ValueDue,
+    Value,
+    Quoted,
+    Escaped,
+    /// Behind the closing quote.
+    Closed,
+    /// Behind the size or a value; only another extension may follow.
+    Blank,
+}
+
+/// Where in a trailer line a byte stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Start,
+    Name,
+    Value,
 }
 
 impl Chunks {
@@ -116,56 +137,74 @@ fn step(state: State, byte: u8) -> Result<State, BadChunks> {
             }
         }
         (State::Size { digits: 0, .. }, _) => return bad("a chunk size is missing"),
-        (State::Size { size, .. } | State::Blank { size, .. } | State::Extension { size, .. }, b'\r') => {
-            State::SizeLf { size }
-        }
-        (State::Size { size, .. }, b';') => State::Extension { size, bytes: 1 },
-        (State::Size { size, .. }, b' ' | b'\t') => State::Blank { size, bytes: 1 },
+        (State::Size { size, .. }, b'\r') => State::SizeLf { size },
+        (
+            State::Extension {
+                size,
+                part: Part::Name | Part::Value | Part::Closed,
+                ..
+            },
+            b'\r',
+        ) => State::SizeLf { size },
+        (State::Size { size, .. }, b';') => State::Extension {
+            size,
+            bytes: 1,
+            part: Part::NameDue,
+        },
+        (State::Size { size, .. }, b' ' | b'\t') => State::Extension {
+            size,
+            bytes: 1,
+            part: Part::Blank,
+        },
         (State::Size { .. }, _) => return bad("a chunk size is not hexadecimal"),
         (
-            State::Blank {
-                bytes: EXTENSION_BYTES_MAX,
-                ..
-            }
-            | State::Extension {
+            State::Extension {
                 bytes: EXTENSION_BYTES_MAX,
                 ..
             },
             _,
         ) => return bad("a chunk extension is too long"),
-        (State::Blank { size, bytes }, b' ' | b'\t') => State::Blank {
-            size,
-            bytes: bytes + 1,
+        (State::Extension { size, bytes, part }, _) => match extension(part, byte) {
+            Some(part) => State::Extension {
+                size,
+                bytes: bytes + 1,
+                part,
+            },
+            None => return bad("a chunk extension is malformed"),
         },
-        (State::Blank { size, bytes }, b';') => State::Extension {
-            size,
-            bytes: bytes + 1,
+        (State::SizeLf { size: 0 }, b'\n') => State::Trailer {
+            line: Line::Start,
+            bytes: 0,
         },
-        (State::Blank { .. }, _) => return bad("something stands behind a chunk size"),
-        (State::Extension { .. }, _) if is_control(byte) => return bad("a chunk extension is malformed"),
-        (State::Extension { size, bytes }, _) => State::Extension {
-            size,
-            bytes: bytes + 1,
-        },
-        (State::SizeLf { size: 0 }, b'\n') => State::Trailer { line: 0, bytes: 0 },
         (State::SizeLf { size }, b'\n') => State::Data { left: size },
         (State::SizeLf { .. }, _) => return bad("a chunk size does not end with CR LF"),
         (State::DataCr, b'\r') => State::DataLf,
         (State::DataLf, b'\n') => State::Size { size: 0, digits: 0 },
         (State::DataCr | State::DataLf, _) => return bad("a chunk does not end with CR LF"),
-        (State::Trailer { line, bytes }, b'\r') => State::TrailerLf { line, bytes },
-        (State::Trailer { .. }, _) if is_control(byte) => return bad("a trailer is malformed"),
         (State::Trailer { bytes, .. }, _) if bytes >= TRAILER_BYTES_MAX => {
             return bad("the trailers are too long");
         }
-        (State::Trailer { line, bytes }, _) => State::Trailer {
-            line: line + 1,
+        (
+            State::Trailer {
+                line: line @ (Line::Start | Line::Value),
+                bytes,
+            },
+            b'\r',
+        ) => State::TrailerLf {
+            last: line == Line::Start,
             bytes: bytes + 1,
         },
-        (State::TrailerLf { line: 0, .. }, b'\n') => State::Done,
+        (State::Trailer { line, bytes }, _) => match trailer(line, byte) {
+            Some(line) => State::Trailer {
+                line,
+                bytes: bytes + 1,
+            },
+            None => return bad("a trailer is malformed"),
+        },
+        (State::TrailerLf { last: true, .. }, b'\n') => State::Done,
         (State::TrailerLf { bytes, .. }, b'\n') => State::Trailer {
-            line: 0,
-            bytes: bytes + 2,
+            line: Line::Start,
+            bytes: bytes + 1,
         },
         (State::TrailerLf { .. }, _) => return bad("a trailer does not end with CR LF"),
         // Taken by `read`.
@@ -173,9 +212,43 @@ fn step(state: State, byte: u8) -> Result<State, BadChunks> {
     })
 }
 
-/// Nothing of this kind may stand in a line.
-fn is_control(byte: u8) -> bool {
-    byte.is_ascii_control() && byte != b'\t'
+/// RFC 9112, 7.1.1: `; name` or `; name = value`, the value a token or in quotes. What a laxer reader takes for the end
+/// of the line must not be inside.
+fn extension(part: Part, byte: u8) -> Option<Part> {
+    Some(match (part, byte) {
+        (Part::Quoted, b'"') => Part::Closed,
+        (Part::Quoted, b'\\') => Part::Escaped,
+        (Part::Quoted | Part::Escaped, _) if is_text(byte) => Part::Quoted,
+        (Part::NameDue | Part::ValueDue | Part::Blank, b' ' | b'\t') => part,
+        (Part::Name | Part::NameBlank, b' ' | b'\t') => Part::NameBlank,
+        (Part::Value | Part::Closed, b' ' | b'\t') => Part::Blank,
+        (Part::Name | Part::NameBlank | Part::Value | Part::Closed | Part::Blank, b';') => Part::NameDue,
+        (Part::Name | Part::NameBlank, b'=') => Part::ValueDue,
+        (Part::ValueDue, b'"') => Part::Quoted,
+        (Part::NameDue | Part::Name, _) if is_token_byte(byte) => Part::Name,
+        (Part::ValueDue | Part::Value, _) if is_token_byte(byte) => Part::Value,
+        _ => return None,
+    })
+}
+
+/// RFC 9112, 7.1.2: trailers are fields. A line that is none could be another reader's next request.
+fn trailer(line: Line, byte: u8) -> Option<Line> {
+    Some(match (line, byte) {
+        (Line::Name, b':') => Line::Value,
+        (Line::Start | Line::Name, _) if is_token_byte(byte) => Line::Name,
+        (Line::Value, _) if is_text(byte) => Line::Value,
+        _ => return None,
+    })
+}
+
+/// What may stand in a value.
+fn is_text(byte: u8) -> bool {
+    !byte.is_ascii_control() || byte == b'\t'
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -193,7 +266,8 @@ mod tests {
 
     #[test]
     fn every_cut_reads_the_same() {
-        let text: &[u8] = b"5\r\nhello\r\n00A;name=\"v\"\r\n\r\n world\r\n\r\n0\r\nX-T: 1\r\n\r\n";
+        let text: &[u8] =
+            b"5\r\nhello\r\n00A ;name = \"v;\\\"\" ;b;c=d\r\n\r\n world\r\n\r\n0\r\nX-T: 1\r\nX-U:\r\n\r\n";
         for cut in 0..=text.len() {
             let (first, second) = text.split_at(cut);
             let got = read_in(&[first, second]).expect("valid");
@@ -260,6 +334,21 @@ mod tests {
             ("bare LF at the end", "0\r\n\n"),
             ("bare LF in a trailer", "0\r\nA: b\n\r\n"),
             ("bare CR in a trailer", "0\r\nA\rb\r\n\r\n"),
+            ("padding behind the size", "1 \r\na\r\n0\r\n\r\n"),
+            ("no name", "1;\r\na\r\n0\r\n\r\n"),
+            ("no name before the value", "1;=x\r\na\r\n0\r\n\r\n"),
+            ("no value", "1;x=\r\na\r\n0\r\n\r\n"),
+            ("two values", "1;x=y=z\r\na\r\n0\r\n\r\n"),
+            ("an open quote", "1;x=\"y\r\na\r\n0\r\n\r\n"),
+            ("an escaped quote", "1;x=\"y\\\"\r\na\r\n0\r\n\r\n"),
+            ("a trailer without a colon", "0\r\nA\r\n\r\n"),
+            ("a trailer without a name", "0\r\n: b\r\n\r\n"),
+            ("a blank before the colon", "0\r\nA : b\r\n\r\n"),
+            ("a folded trailer", "0\r\nA: b\r\n c\r\n\r\n"),
+            (
+                "a request for a trailer",
+                "0\r\nPOST / HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
             ("extension over its bound", long_extension.as_str()),
             ("trailers over their bound", long_trailer.as_str()),
         ] {

@@ -19,6 +19,7 @@ mod cli;
 mod cli_events;
 mod config;
 mod deliver;
+mod hostile;
 mod inbox;
 mod lifecycle;
 mod oracle;
