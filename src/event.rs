@@ -382,6 +382,26 @@ mod tests {
             has_idempotency_key: false,
             body: Bytes::from_static(b"canary-body"),
         };
-        assert!(!format!("{event:?}").contains("canary"));
+        let shown = format!("{event:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+        for name in [r#"route: "r""#, r#"provider: "p""#, "body_bytes: 11"] {
+            assert!(shown.contains(name), "{shown}");
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_read_as_they_are() {
+        let target = Target {
+            route: RouteName::new("hooks"),
+            upstream: UpstreamName::new("app"),
+        };
+        assert_eq!(target.to_string(), "hooks/app");
+        assert_eq!(format!("{:?}", target.route), r#""hooks""#);
+        assert_eq!(Seq(7).to_string(), "7");
+        assert_eq!(
+            format!("{:?}", DedupHashKey([7; 16])),
+            "DedupHashKey(redacted)",
+            "whoever knows it can look for two ids with one key"
+        );
     }
 }

@@ -123,6 +123,7 @@ mod tests {
         assert_eq!(fields.values("X-DUP").collect::<Vec<_>>(), [&b"1"[..], b""]);
         assert_eq!(fields.first("host"), Some(&b"a"[..]));
         assert_eq!(fields.len(), 3);
+        assert!(!fields.is_empty() && Fields::default().is_empty());
         assert_eq!(format!("{fields:?}"), r#"["X-Dup", "Host", "x-dup"]"#);
     }
 

@@ -209,7 +209,9 @@ mod tests {
             query: Some("x=1".into()),
             host: "hooks.example".into(),
             client: [127, 0, 0, 1].into(),
-            headers: Bytes::from_static(b"X-Sig: abc\r\nWebhook_Id: theirs\r\nAuthorization: theirs\r\n"),
+            headers: Bytes::from_static(
+                b"X-Sig: abc\r\nWebhook_Id: theirs\r\nWebhook-Ids: 1\r\nWebhook.Id: 2\r\nAuthorization: theirs\r\n",
+            ),
             has_idempotency_key: false,
             body: Bytes::from_static(b"{}"),
         }
@@ -246,8 +248,8 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "POST /in/a/b?x=1 HTTP/1.1\r\nHost: app:3000\r\nX-Sig: abc\r\nWebhook_Id: theirs\r\nAuthorization: \
-                 theirs\r\nContent-Length: 2\r\nHooklatch-Event-Id: evt_1\r\nHooklatch-Event-Type: \
+                "POST /in/a/b?x=1 HTTP/1.1\r\nHost: app:3000\r\nX-Sig: abc\r\nWebhook_Id: theirs\r\nWebhook-Ids: \
+                 1\r\nWebhook.Id: 2\r\nAuthorization: theirs\r\nContent-Length: 2\r\nHooklatch-Event-Id: evt_1\r\nHooklatch-Event-Type: \
                  lead.created\r\nHooklatch-Route: hooks/quantiv\r\nHooklatch-Provider: quantiv\r\nHooklatch-Verified: \
                  true\r\nHooklatch-Attempt: 2\r\nHooklatch-Received-At: 2023-11-14T22:13:20.123Z\r\nHooklatch-Key: \
                  {key}\r\nIdempotency-Key: {key}\r\n\r\n"
@@ -271,6 +273,66 @@ mod tests {
             .unwrap()
             .tag(&[format!("{key}.1700000000.{{}}").as_bytes()]);
         assert!(text.contains(&format!("\r\nwebhook-signature: v1,{}\r\n", STANDARD.encode(tag))));
+    }
+
+    #[test]
+    fn only_what_is_replaced_is_taken_out() {
+        let static_headers = vec![("authorization".into(), "ours".into())];
+        let signing = Some(Key::new(b"hand-off").unwrap());
+        for (name, settings, gone) in [
+            ("nothing", Settings::default(), ""),
+            (
+                "a static header",
+                Settings {
+                    static_headers: static_headers.clone(),
+                    ..Settings::default()
+                },
+                "Authorization",
+            ),
+            (
+                "a signature",
+                Settings {
+                    signing: signing.clone(),
+                    ..Settings::default()
+                },
+                "Webhook_Id",
+            ),
+            (
+                "both",
+                Settings {
+                    static_headers,
+                    signing,
+                    preserve_host: false,
+                },
+                "Authorization Webhook_Id",
+            ),
+        ] {
+            let text = head(&settings, &event());
+            for line in [
+                "X-Sig: abc",
+                "Webhook_Id: theirs",
+                "Webhook-Ids: 1",
+                "Webhook.Id: 2",
+                "Authorization: theirs",
+            ] {
+                let (field, _) = line.split_once(':').unwrap();
+                let kept = text.contains(&format!("\r\n{line}\r\n"));
+                assert_eq!(kept, !gone.split(' ').any(|gone| gone == field), "{name}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_are_shown_without_their_values() {
+        let settings = Settings {
+            static_headers: vec![("authorization".into(), "canary".into())],
+            preserve_host: true,
+            signing: Some(Key::new(b"canary").unwrap()),
+        };
+        assert_eq!(
+            format!("{settings:?}"),
+            r#"Settings { static_headers: ["authorization"], preserve_host: true, signing: Some(Key(redacted)) }"#
+        );
     }
 
     #[test]

@@ -192,9 +192,11 @@ mod tests {
             assert_eq!(breaker.gate(now), Gate::Probe);
             breaker.probe_begun();
             assert_eq!(breaker.gate(now), Gate::Probing);
-            // A straggler's failure neither ends the probe nor lengthens the wait.
-            assert_eq!(breaker.ended(Failing, false, now, 1.0), None);
-            assert_eq!(breaker.gate(now), Gate::Probing);
+            // A straggler's failure, or its loss, neither ends the probe nor lengthens the wait.
+            for sign in [Failing, Unclear] {
+                assert_eq!(breaker.ended(sign, false, now, 1.0), None);
+                assert_eq!(breaker.gate(now), Gate::Probing);
+            }
             assert_eq!(breaker.ended(Failing, true, now, 1.0), None);
             let next = now + Duration::from_secs(wait);
             assert_eq!(breaker.gate(now), Gate::Shut(next));

@@ -314,4 +314,18 @@ mod tests {
             assert_eq!(error.ends_with("gave up: 5 attempts"), attempts == 5);
         }
     }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        for (text, bytes_max, expected) in [
+            ("fits", 4, "fits"),
+            ("fits not", 4, "fits"),
+            ("h\u{e9}", 3, "h\u{e9}"),
+            ("h\u{e9}", 2, "h"),
+            ("two\r\nlines", 99, "two  lines"),
+            ("", 0, ""),
+        ] {
+            assert_eq!(short(text, bytes_max), expected);
+        }
+    }
 }

@@ -121,6 +121,15 @@ mod tests {
     }
 
     #[test]
+    fn no_wait_is_longer_than_a_week() {
+        let pace = Pace::new(&[quota(f64::MIN_POSITIVE, 1)], None);
+        assert_eq!(pace.pass(&mut Paid::default()), Ok(()));
+        let wait = pace.pass(&mut Paid::default()).unwrap_err();
+        let week = Duration::from_secs(604_800);
+        assert!(wait <= week && wait > week - Duration::from_secs(60), "{wait:?}");
+    }
+
+    #[test]
     fn odd_quotas_do_not_panic() {
         for odd in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, f64::MAX] {
             let pace = Pace::new(&[quota(odd, 0)], None);

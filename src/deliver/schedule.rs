@@ -199,6 +199,11 @@ mod tests {
             assert_eq!(text.as_deref(), expected, "{name}");
         }
         assert_eq!(spent(&RetryPlan::default(), u32::MAX, secs(0)), None);
+        let hasty = RetryPlan {
+            age_max: secs(59),
+            ..RetryPlan::default()
+        };
+        assert_eq!(spent(&hasty, 1, secs(60)).unwrap().to_string(), "60s old");
     }
 
     proptest! {

@@ -357,6 +357,7 @@ mod tests {
             ("repeated", r#"{"id":"a","id":"a"}"#.to_owned()),
             ("repeated in disguise", r#"{"id":"a","\u0069d":"b"}"#.to_owned()),
             ("another case", r#"{"ID":"a"}"#.to_owned()),
+            ("another key, escaped", r#"{"\u0061":"a"}"#.to_owned()),
             ("deeper", r#"{"data":{"id":"a"}}"#.to_owned()),
             ("a document that is a string", r#""id""#.to_owned()),
             ("a document that is a number", "1e999".to_owned()),
@@ -409,6 +410,17 @@ mod tests {
             b" \"x\" ",
         );
         assert_eq!(whole.id.as_deref(), Some("x"), "the whole document");
+        let none = IdentifyRule {
+            id: None,
+            ..rule("", "/type")
+        };
+        assert_eq!(identify(&none, &Fields::default(), b"5").id, None, "nowhere");
+        let escaped = r#"{"\u0069\u0064":"x"}"#;
+        assert_eq!(
+            id_of("/id", escaped).as_deref(),
+            Some("x"),
+            "a key all in escapes"
+        );
     }
 
     #[test]
@@ -416,6 +428,10 @@ mod tests {
         let nested = |depth: usize| {
             let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
             format!(r#"{{"id":"x","deep":{open}{close}}}"#).into_bytes()
+        };
+        let wide = |document: &[u8]| {
+            let siblings = br#"{"a":[]},"#.repeat(JSON_DEPTH_MAX);
+            [br#"{"wide":["#, &*siblings, br#"0],"#, &document[1..]].concat()
         };
         for (name, body, good) in [
             ("nothing", b"".to_vec(), false),
@@ -443,6 +459,12 @@ mod tests {
             ("a form", b"id=x&type=y".to_vec(), false),
             ("as deep as is read", nested(JSON_DEPTH_MAX), true),
             ("one deeper", nested(JSON_DEPTH_MAX + 1), false),
+            (
+                "as deep as is read, and wide",
+                wide(&nested(JSON_DEPTH_MAX)),
+                true,
+            ),
+            ("one deeper, and wide", wide(&nested(JSON_DEPTH_MAX + 1)), false),
             ("a million deep", nested(1_000_000), false),
             (
                 "brackets in strings",

@@ -275,39 +275,115 @@ mod tests {
     }
 
     #[test]
-    fn statuses_and_retry_after() {
-        for (refusal, status, retry_after) in [
-            (Refusal::BadRequest("x"), 400, None),
-            (Refusal::NotImplemented("x"), 501, None),
-            (Refusal::HeaderTooLarge, 431, None),
-            (Refusal::HeaderTimeout, 408, None),
-            (Refusal::BodyTooLarge, 413, None),
-            (Refusal::UnknownRoute, 404, None),
-            (Refusal::MethodNotAllowed { allow: "POST".into() }, 405, None),
-            (Refusal::Forbidden, 403, None),
+    fn every_refusal_has_its_status_its_wait_its_end_and_its_count() {
+        use RequestResult as Counted;
+        const CLOSES: bool = true;
+        const STAYS: bool = false;
+        let wait = |millis| Refusal::RateLimited {
+            retry_after: Duration::from_millis(millis),
+        };
+        let allow: Box<str> = "POST".into();
+        let wrong = SignatureError::Mismatch;
+        for (refusal, status, retry_after, close, counted) in [
+            (Refusal::BadRequest("x"), 400, None, CLOSES, Counted::Malformed),
             (
-                Refusal::SignatureBudgetSpent(SignatureError::Mismatch),
+                Refusal::NotImplemented("x"),
+                501,
+                None,
+                CLOSES,
+                Counted::Malformed,
+            ),
+            (Refusal::ExpectationFailed, 417, None, CLOSES, Counted::Malformed),
+            (Refusal::HeaderTooLarge, 431, None, CLOSES, Counted::Malformed),
+            (Refusal::HeaderTimeout, 408, None, CLOSES, Counted::TooSlow),
+            (Refusal::BodyTimeout, 408, None, CLOSES, Counted::TooSlow),
+            (Refusal::BodyTooLarge, 413, None, CLOSES, Counted::TooLarge),
+            (Refusal::Aborted, 400, None, CLOSES, Counted::Aborted),
+            (Refusal::UnknownRoute, 404, None, STAYS, Counted::UnknownRoute),
+            (
+                Refusal::MethodNotAllowed { allow: allow.clone() },
+                405,
+                None,
+                STAYS,
+                Counted::MethodNotAllowed,
+            ),
+            (Refusal::Forbidden, 403, None, STAYS, Counted::Forbidden),
+            (
+                Refusal::Signature(SignatureError::Missing),
+                401,
+                None,
+                STAYS,
+                Counted::MissingSignature,
+            ),
+            (Refusal::Signature(wrong), 401, None, STAYS, Counted::BadSignature),
+            (
+                Refusal::SignatureBudgetSpent(wrong),
                 429,
                 Some(1),
+                STAYS,
+                Counted::RateLimited,
+            ),
+            (Refusal::NotJson, 400, None, STAYS, Counted::Malformed),
+            (wait(0), 429, Some(1), STAYS, Counted::RateLimited),
+            (wait(1000), 429, Some(1), STAYS, Counted::RateLimited),
+            (wait(1001), 429, Some(2), STAYS, Counted::RateLimited),
+            (Refusal::Memory, 503, Some(5), CLOSES, Counted::Overloaded),
+            (Refusal::Connections, 503, Some(5), CLOSES, Counted::Overloaded),
+            (Refusal::SlowLaneFull, 503, Some(5), CLOSES, Counted::Overloaded),
+            (
+                Refusal::Store(InboxError::Busy),
+                503,
+                Some(1),
+                STAYS,
+                Counted::StoreError,
             ),
             (
-                Refusal::RateLimited {
-                    retry_after: Duration::from_millis(1200),
-                },
-                429,
-                Some(2),
+                Refusal::Store(InboxError::Full),
+                503,
+                Some(10),
+                STAYS,
+                Counted::StoreError,
             ),
-            (Refusal::Memory, 503, Some(5)),
-            (Refusal::Store(InboxError::Busy), 503, Some(1)),
-            (Refusal::Store(InboxError::Full), 503, Some(10)),
-            (Refusal::CopyInFlight, 503, Some(1)),
+            (Refusal::StoreSlow, 503, Some(1), STAYS, Counted::StoreError),
+            (Refusal::CopyInFlight, 503, Some(1), STAYS, Counted::Overloaded),
+            (Refusal::Internal, 503, Some(5), CLOSES, Counted::Overloaded),
         ] {
             let answer = Answer::refused(&refusal, None);
             assert_eq!(
-                (answer.status, answer.retry_after),
-                (status, retry_after),
+                (answer.status, answer.retry_after, answer.close, refusal.result()),
+                (status, retry_after, close, counted),
                 "{refusal}"
             );
+            let allows = matches!(refusal, Refusal::MethodNotAllowed { .. }).then(|| allow.clone());
+            assert_eq!(answer.allow, allows, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_route_may_have_its_own_answer_to_a_missing_signature_alone() {
+        let own = Answer::fixed(&FixedAnswer {
+            status: 400,
+            body: "none".into(),
+            content_type: "text/plain",
+        });
+        for (error, status) in [(SignatureError::Missing, 400), (SignatureError::Malformed, 401)] {
+            let answer = Answer::refused(&Refusal::Signature(error), Some(&own));
+            assert_eq!(answer.status, status, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_gave_no_answer_is_a_bad_gateway_and_one_too_slow_a_timeout() {
+        let slow = CallError::Timeout {
+            phase: "answer",
+            after: Duration::from_secs(10),
+        };
+        let away = CallError::Connect {
+            authority: "app:3000".into(),
+            reason: "refused".into(),
+        };
+        for (error, status) in [(slow, 504), (away, 502)] {
+            assert_eq!(Answer::upstream_failed(&error).status, status, "{error}");
         }
     }
 
