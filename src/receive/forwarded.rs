@@ -153,6 +153,36 @@ mod tests {
         );
         assert!(!key);
         assert!(block("idempotency_KEY: theirs\r\n", &[]).1);
+        assert!(!block("If-Match: x\r\nIdempotency-Keys: x\r\n", &[]).1);
+    }
+
+    #[test]
+    fn a_name_that_only_looks_like_ours_stays() {
+        for name in [
+            "Hooklatch",
+            "Hooklatched-At",
+            "Hooklatch.Key",
+            "Hook_atch-Key",
+            "X-Hooklatch-Key",
+            "X-Forwarded",
+            "X-Real-Ips",
+            "Hosts",
+            "Te-A",
+        ] {
+            let (text, _) = block(&format!("{name}: x\r\n"), &[]);
+            assert!(text.starts_with(&format!("{name}: x\r\n")), "{name}");
+        }
+        for name in [
+            "Hooklatch-",
+            "hooklatch_KEY",
+            "X_Real-IP",
+            "forwarded",
+            "keep_alive",
+            "HTTP2-Settings",
+        ] {
+            let (text, _) = block(&format!("{name}: x\r\n"), &[]);
+            assert!(text.starts_with("X-Forwarded-For: 10.0.0.7\r\n"), "{name}");
+        }
     }
 
     #[test]

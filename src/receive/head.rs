@@ -422,7 +422,86 @@ mod tests {
         assert!(parse(&fields(100)).is_ok());
         assert!(matches!(parse(&fields(101)), Err(Refusal::HeaderTooLarge)));
         assert!(matches!(parse(&fields(200)), Err(Refusal::HeaderTooLarge)));
-        assert!(Head::parse(&Bytes::from(fields(300)), 300).is_ok());
+        for max in [127, 128, 129, 300] {
+            assert!(Head::parse(&Bytes::from(fields(max)), max).is_ok(), "{max}");
+            assert!(Head::parse(&Bytes::from(fields(max + 1)), max).is_err(), "{max}");
+        }
+    }
+
+    #[test]
+    fn a_head_ends_where_its_lines_end() {
+        for more in ["", "\r\n", "POST / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+            let text = format!("POST / HTTP/1.1\r\nHost: a\r\n\r\n{more}");
+            assert_eq!(parse(&text).is_ok(), more.is_empty(), "{more:?}");
+        }
+        assert!(parse("POST / HTTP/1.1\r\nHost: a\r\n").is_err(), "no empty line");
+    }
+
+    #[test]
+    fn http_10_may_leave_out_the_host_and_expects_nothing() {
+        for (name, text, good) in [
+            ("1.0 without Host", "POST / HTTP/1.0\r\n\r\n", true),
+            ("1.1 without Host", "POST / HTTP/1.1\r\n\r\n", false),
+            (
+                "1.0 with two",
+                "POST / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
+                false,
+            ),
+            (
+                "1.0, any expectation",
+                "POST / HTTP/1.0\r\nExpect: magic\r\n\r\n",
+                true,
+            ),
+        ] {
+            assert_eq!(parse(text).is_ok(), good, "{name}");
+        }
+        let head = parse("POST / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").unwrap();
+        assert!(head.http_10 && !head.expects_continue && head.host.is_empty());
+        let head = parse("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\n\r\n").unwrap();
+        assert!(!head.http_10 && head.expects_continue);
+    }
+
+    #[test]
+    fn what_a_head_declares_of_its_body() {
+        for (fields, expected) in [
+            ("Content-Length: 12\r\n", Some(12)),
+            ("", Some(0)),
+            ("Transfer-Encoding: Chunked\r\n", None),
+        ] {
+            let head = parse(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).unwrap();
+            assert_eq!(head.declared_bytes(), expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn an_http2_head_is_held_to_the_same() {
+        let head = |method: &str, target: &str, host: &str, length: Option<&str>| {
+            let pairs = length.map(|length| (&b"content-length"[..], length.as_bytes()));
+            Head::from_http2(method, target, host, Fields::from_pairs(pairs), 1)
+        };
+        for (name, method, target, host, length, declared) in [
+            ("a length", "POST", "/a?b", "gate:80", Some("7"), Some(Some(7))),
+            ("none", "POST", "/a?b", "gate:80", None, Some(None)),
+            ("no host", "POST", "/a?b", "", None, None),
+            ("a host with a path", "POST", "/a?b", "a/b", None, None),
+            ("another host", "POST", "http://b/", "a", None, None),
+            ("a tunnel", "CONNECT", "/a?b", "a", None, None),
+            ("a length that is none", "POST", "/a?b", "a", Some("x"), None),
+        ] {
+            let got = head(method, target, host, length);
+            assert_eq!(got.as_ref().ok().map(Head::declared_bytes), declared, "{name}");
+            if let Ok(head) = got {
+                assert_eq!(
+                    (&*head.path, head.query.as_deref(), &*head.host),
+                    ("/a", Some("b"), host)
+                );
+                assert!(head.keep_alive && !head.expects_continue && !head.http_10);
+            }
+        }
+        let two = Fields::from_pairs([(&b"a"[..], &b""[..]), (b"b", b"")]);
+        let refused = Head::from_http2("POST", "/", "a", two.clone(), 1);
+        assert_eq!(refused.err(), Some(Refusal::HeaderTooLarge));
+        assert!(Head::from_http2("POST", "/", "a", two, 2).is_ok());
     }
 
     #[test]

@@ -104,3 +104,185 @@ fn count(entry: &Entry, verified: &Verified, type_conflict: bool) {
         entry.meter.type_conflict();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use bytes::Bytes;
+
+    use super::super::sample::{self, BODY_WINDOW, ID_WINDOW};
+    use super::super::settings::Route;
+    use super::*;
+    use crate::event::SecretName;
+
+    const HASH_KEY: DedupHashKey = DedupHashKey([3; 16]);
+    const ORIGIN: Origin = Origin {
+        peer: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        client: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        peer_trusted: false,
+        tls: false,
+    };
+
+    fn verified(body: &'static str) -> Verified {
+        Verified {
+            verified: true,
+            secret: Some(SecretName::new("live")),
+            unverified_reason: None,
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    fn unverified(body: &'static str) -> Verified {
+        Verified {
+            verified: false,
+            secret: None,
+            unverified_reason: Some("bad_signature"),
+            ..verified(body)
+        }
+    }
+
+    /// As [`identify`] does it, and the figures that it left.
+    fn run(route: Route, path_rest: &str, verified: Verified) -> (Result<Identified, Refusal>, String) {
+        let (entry, telemetry) = sample::entry(route);
+        let matched = Match {
+            entry,
+            path_rest: path_rest.into(),
+        };
+        let head = sample::head("POST /hooks?q", "X-Event: lead\r\n");
+        let got = identify(&matched, &head, &ORIGIN, verified, Timestamp(5), &HASH_KEY);
+        (got, telemetry.render(None))
+    }
+
+    #[test]
+    fn the_key_is_of_the_signed_id_else_of_the_body_and_of_a_space_of_its_own_where_nothing_is_signed() {
+        let derive = |kind, scope, value: &[u8]| {
+            DedupKey::derive(&HASH_KEY, kind, &sample::route().name, scope, value)
+        };
+        let hash = |body: &str| Sha256::digest(body).to_vec();
+        const WITH: &str = r#"{"id":"e1","event":"lead"}"#;
+        const WITHOUT: &str = r#"{"event":"lead"}"#;
+        let by_path = || Route {
+            dedup_by_path: true,
+            ..sample::route()
+        };
+        for (name, route, verified, kind, scope, value, window) in [
+            (
+                "an id",
+                sample::route(),
+                verified(WITH),
+                KeyKind::Id,
+                "",
+                b"e1".to_vec(),
+                ID_WINDOW,
+            ),
+            (
+                "an id, by path",
+                by_path(),
+                verified(WITH),
+                KeyKind::Id,
+                "a/b",
+                b"e1".to_vec(),
+                ID_WINDOW,
+            ),
+            (
+                "none",
+                sample::route(),
+                verified(WITHOUT),
+                KeyKind::Body,
+                "",
+                hash(WITHOUT),
+                BODY_WINDOW,
+            ),
+            (
+                "none, by path",
+                by_path(),
+                verified(WITHOUT),
+                KeyKind::Body,
+                "a/b",
+                hash(WITHOUT),
+                BODY_WINDOW,
+            ),
+            (
+                "an id that nobody signed",
+                sample::route(),
+                unverified(WITH),
+                KeyKind::Unverified,
+                "",
+                hash(WITH),
+                BODY_WINDOW,
+            ),
+            (
+                "none, and nobody signed",
+                sample::route(),
+                unverified(WITHOUT),
+                KeyKind::Unverified,
+                "",
+                hash(WITHOUT),
+                BODY_WINDOW,
+            ),
+        ] {
+            let by_path = route.dedup_by_path;
+            let is_verified = verified.verified;
+            let got = run(route, "a/b", verified).0.unwrap();
+            assert_eq!(
+                (got.key_kind, got.dedup_key, got.dedup_window, got.by_path),
+                (kind, derive(kind, scope, &value), window, by_path),
+                "{name}"
+            );
+            assert_eq!(
+                (got.event.verified, got.event.type_unsigned, &*got.event.path_rest),
+                (is_verified, !is_verified, "a/b"),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_type_from_a_header_is_unsigned_whoever_signed_the_body() {
+        let mut route = sample::route();
+        route.identify.event_type = None;
+        let event = run(route, "", verified("{}")).0.unwrap().event;
+        assert_eq!(
+            (event.event_type.as_deref(), event.type_unsigned),
+            (Some("lead"), true)
+        );
+    }
+
+    #[test]
+    fn json_is_demanded_where_the_route_says_so() {
+        for (demanded, body, good) in [(true, "{}", true), (true, "x", false), (false, "x", true)] {
+            let route = Route {
+                require_json: demanded,
+                ..sample::route()
+            };
+            let got = run(route, "", verified(body)).0;
+            assert_eq!(
+                got.err(),
+                (!good).then_some(Refusal::NotJson),
+                "{demanded} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_counted() {
+        for (name, verified, series) in [
+            ("a match", verified("{}"), "hooklatch_secret_matches_total"),
+            ("no proof", unverified("{}"), "hooklatch_unverified_total"),
+            (
+                "another type in the header",
+                verified(r#"{"event":"other"}"#),
+                "hooklatch_type_conflicts_total",
+            ),
+        ] {
+            let text = run(sample::route(), "", verified).1;
+            let counted: f64 = text
+                .lines()
+                .filter(|line| line.starts_with(series))
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum();
+            assert_eq!(counted, 1.0, "{name}: {text}");
+        }
+    }
+}

@@ -35,9 +35,11 @@ pub(super) struct Limiter {
     refusals: Semaphore,
 }
 
-#[derive(Debug, Default)]
+/// The budgets of the networks that have failed; time is an argument.
+#[derive(Debug)]
 struct Failures {
     budgets: HashMap<IpAddr, Budget>,
+    peers_max: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +62,7 @@ impl Limiter {
             connections: AtomicUsize::new(0),
             peers: Mutex::default(),
             bytes: AtomicUsize::new(0),
-            failures: Mutex::default(),
+            failures: Mutex::new(Failures::new(PEERS_MAX)),
             failing: AtomicUsize::new(0),
             slow_lane: Semaphore::new(SLOW_LANE_WIDTH),
             refusals: Semaphore::new(REFUSALS_MAX),
@@ -114,46 +116,20 @@ impl Limiter {
         if self.failing.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let failures = lock(&self.failures);
-        failures
-            .budgets
-            .get(&network(client))
-            .is_some_and(|budget| budget.refilled(quota, Instant::now()) < 1.0)
+        lock(&self.failures).is_spent(client, quota, Instant::now())
     }
 
     /// Charges a failed verification.
     pub(super) fn failed(&self, client: IpAddr, quota: Quota) {
-        let now = Instant::now();
         let mut failures = lock(&self.failures);
-        if failures.budgets.len() >= PEERS_MAX && !failures.budgets.contains_key(&network(client)) {
-            failures
-                .budgets
-                .retain(|_, budget| budget.refilled(quota, now) < f64::from(quota.burst));
-            // Nearly full still: more addresses fail at once than are worth telling apart.
-            if failures.budgets.len() >= PEERS_MAX / 10 * 9 {
-                failures.budgets.clear();
-            }
-        }
-        let full = Budget {
-            left: f64::from(quota.burst),
-            at: now,
-        };
-        let budget = failures.budgets.entry(network(client)).or_insert(full);
-        budget.left = (budget.refilled(quota, now) - 1.0).max(0.0);
-        budget.at = now;
+        failures.charge(client, quota, Instant::now());
         self.failing.store(failures.budgets.len(), Ordering::Relaxed);
     }
 
     /// Forgets addresses whose budget is whole again; called now and then.
     pub(super) fn sweep(&self, quota: Quota) {
-        if self.failing.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let now = Instant::now();
         let mut failures = lock(&self.failures);
-        failures
-            .budgets
-            .retain(|_, budget| budget.refilled(quota, now) < f64::from(quota.burst));
+        failures.forget_whole(quota, Instant::now());
         failures.budgets.shrink_to(1024);
         self.failing.store(failures.budgets.len(), Ordering::Relaxed);
     }
@@ -164,6 +140,43 @@ impl Limiter {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(Refusal::SlowLaneFull),
         }
+    }
+}
+
+impl Failures {
+    fn new(peers_max: usize) -> Self {
+        Self {
+            budgets: HashMap::new(),
+            peers_max,
+        }
+    }
+
+    fn is_spent(&self, client: IpAddr, quota: Quota, now: Instant) -> bool {
+        self.budgets
+            .get(&network(client))
+            .is_some_and(|budget| budget.refilled(quota, now) < 1.0)
+    }
+
+    fn charge(&mut self, client: IpAddr, quota: Quota, now: Instant) {
+        let client = network(client);
+        if self.budgets.len() >= self.peers_max && !self.budgets.contains_key(&client) {
+            self.forget_whole(quota, now);
+            // Nearly full still: more addresses fail at once than are worth telling apart.
+            if self.budgets.len() >= self.peers_max / 10 * 9 {
+                self.budgets.clear();
+            }
+        }
+        let budget = self.budgets.entry(client).or_insert(Budget {
+            left: f64::from(quota.burst),
+            at: now,
+        });
+        budget.left = (budget.refilled(quota, now) - 1.0).max(0.0);
+        budget.at = now;
+    }
+
+    fn forget_whole(&mut self, quota: Quota, now: Instant) {
+        self.budgets
+            .retain(|_, budget| budget.refilled(quota, now) < f64::from(quota.burst));
     }
 }
 
@@ -304,12 +317,95 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_failures_is_bounded() {
+    fn a_spent_address_is_told_by_the_limiter_and_forgotten_by_a_sweep() {
         let limiter = Limiter::new();
-        let quota = limits().failures_per_peer;
-        for n in 0..u32::try_from(PEERS_MAX + 10).unwrap() {
-            limiter.failed(IpAddr::from(n.to_be_bytes()), quota);
+        let address = numbered(1);
+        let slow = limits().failures_per_peer;
+        limiter.failed(address, slow);
+        limiter.failed(address, slow);
+        limiter.sweep(slow);
+        assert!(limiter.is_spent(address, slow), "a sweep forgives nothing");
+        // At this rate the budget is whole again by now.
+        let at_once = Quota {
+            per_second: f64::INFINITY,
+            ..slow
+        };
+        limiter.sweep(at_once);
+        assert!(!limiter.is_spent(address, slow));
+        assert_eq!(limiter.failing.load(Ordering::Relaxed), 0);
+    }
+
+    fn numbered(n: u32) -> IpAddr {
+        IpAddr::from(n.to_be_bytes())
+    }
+
+    #[test]
+    fn a_budget_comes_back_with_time_and_is_never_more_than_its_burst() {
+        let quota = Quota {
+            per_second: 0.5,
+            burst: 2,
+        };
+        let begin = Instant::now();
+        let after = |secs| begin + Duration::from_secs(secs);
+        let mut failures = Failures::new(10);
+        let address = numbered(1);
+        for (name, charges, at, spent) in [
+            ("one of two is gone", 1, 0, false),
+            ("both", 1, 0, true),
+            ("more failures owe nothing", 5, 0, true),
+            ("half a failure came back", 0, 1, true),
+            ("one came back", 0, 2, false),
+            ("and went again", 1, 2, true),
+            ("an hour brings back two", 1, 3600, false),
+            ("and no more than two", 1, 3600, true),
+        ] {
+            for _ in 0..charges {
+                failures.charge(address, quota, after(at));
+            }
+            assert_eq!(failures.is_spent(address, quota, after(at)), spent, "{name}");
         }
-        assert!(lock(&limiter.failures).budgets.len() <= PEERS_MAX);
+        assert!(
+            !failures.is_spent(numbered(2), quota, begin),
+            "one that never failed"
+        );
+    }
+
+    #[test]
+    fn the_memory_of_failures_is_bounded() {
+        let quota = Quota {
+            per_second: 1.0,
+            burst: 2,
+        };
+        let begin = Instant::now();
+        let later = begin + Duration::from_secs(1);
+        // Ten addresses, `old` of which are whole again when an eleventh fails.
+        for (old, left) in [(0, 1), (1, 1), (2, 9), (9, 2)] {
+            let mut failures = Failures::new(10);
+            for n in 0..10 {
+                failures.charge(numbered(n), quota, if n < old { begin } else { later });
+            }
+            failures.charge(numbered(9), quota, later);
+            assert_eq!(failures.budgets.len(), 10, "one that is known needs no place");
+            failures.charge(numbered(10), quota, later);
+            assert_eq!(failures.budgets.len(), left, "{old} old");
+            assert!(failures.budgets.contains_key(&numbered(10)));
+        }
+    }
+
+    #[test]
+    fn a_sweep_forgets_only_budgets_that_are_whole() {
+        let quota = Quota {
+            per_second: 1.0,
+            burst: 2,
+        };
+        let begin = Instant::now();
+        let mut failures = Failures::new(10);
+        failures.charge(numbered(1), quota, begin);
+        failures.charge(numbered(2), quota, begin);
+        failures.charge(numbered(2), quota, begin);
+        for (millis, left) in [(999, 2), (1000, 1), (1999, 1), (2000, 0)] {
+            failures.forget_whole(quota, begin + Duration::from_millis(millis));
+            assert_eq!(failures.budgets.len(), left, "after {millis} ms");
+        }
     }
 }

@@ -19,6 +19,8 @@ mod pace;
 mod record;
 mod relay;
 mod route;
+#[cfg(test)]
+mod sample;
 mod verify;
 
 pub mod settings;

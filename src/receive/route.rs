@@ -146,7 +146,155 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use super::is_plain;
+    use std::net::IpAddr;
+
+    use super::super::sample;
+    use super::super::settings::Quota;
+    use super::*;
+
+    fn named(name: &str, path: RoutePath) -> Route {
+        Route {
+            name: crate::event::RouteName::new(name),
+            path,
+            ..sample::route()
+        }
+    }
+
+    #[test]
+    fn the_longest_path_wins_and_an_exact_one_before_all() {
+        let below = |prefix: &str| RoutePath::Below(prefix.into());
+        let table = sample::table(
+            [
+                named("short", below("/a/")),
+                named("long", below("/a/b/")),
+                named("middle", below("/a/bc/")),
+                named("exact", RoutePath::Exact("/a/b/c".into())),
+            ],
+            None,
+        );
+        for (path, expected) in [
+            ("/a/b/c", Some(("exact", ""))),
+            ("/a/b/c/", Some(("long", "c/"))),
+            ("/a/b/", Some(("long", ""))),
+            ("/a/bc/d", Some(("middle", "d"))),
+            ("/a/b", Some(("short", "b"))),
+            ("/a/x/y", Some(("short", "x/y"))),
+            ("/a", None),
+            ("/A/x", None),
+            ("/a/b/../c", None),
+            ("/a/b/%2e", None),
+            ("", None),
+        ] {
+            let found = table.find(path);
+            let got = found.as_ref().ok().map(|found| {
+                let name = found.entry.route.name.as_str();
+                (name, &*found.path_rest)
+            });
+            assert_eq!(got, expected, "{path}");
+            assert_eq!(found.err(), expected.is_none().then_some(Refusal::UnknownRoute));
+        }
+    }
+
+    #[test]
+    fn a_reload_keeps_the_limiter_of_a_route_whose_rate_stays() {
+        let rate = |name: &str, burst| Route {
+            reject_above: Some(Quota {
+                per_second: 0.001,
+                burst,
+            }),
+            ..named(name, RoutePath::Exact(format!("/{name}").into()))
+        };
+        let old = sample::table([rate("same", 1), rate("changed", 1)], None);
+        let charge = |table: &Table, path| {
+            let entry = table.find(path).unwrap().entry;
+            entry.pace.as_ref().unwrap().charge().is_ok()
+        };
+        assert!(charge(&old, "/same") && charge(&old, "/changed"));
+        let new = sample::table([rate("same", 1), rate("changed", 2), rate("new", 1)], Some(&old));
+        assert!(!charge(&new, "/same"), "it is spent still");
+        assert!(charge(&new, "/changed") && charge(&new, "/new"));
+    }
+
+    #[test]
+    fn every_secret_is_in_the_figures_before_it_matches() {
+        let (_, telemetry) = sample::entry(sample::route());
+        assert!(telemetry.render(None).contains(r#"secret="live""#));
+    }
+
+    #[test]
+    fn method_size_and_address_are_asked_before_the_body() {
+        let own = |change: fn(&mut Route)| {
+            let mut route = sample::route();
+            change(&mut route);
+            sample::entry(route).0
+        };
+        let plain = own(|_| {});
+        let local =
+            own(|route| route.allow_ips = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+        let two = own(|route| route.methods = vec!["POST".into(), "PUT".into()]);
+        let not_allowed = |allow: &str| Refusal::MethodNotAllowed { allow: allow.into() };
+        for (name, entry, method, bytes, client, refused) in [
+            ("as it should be", &plain, "POST", "100", "9.9.9.9", None),
+            (
+                "one byte more",
+                &plain,
+                "POST",
+                "101",
+                "9.9.9.9",
+                Some(Refusal::BodyTooLarge),
+            ),
+            (
+                "another method",
+                &plain,
+                "PUT",
+                "0",
+                "9.9.9.9",
+                Some(not_allowed("POST")),
+            ),
+            (
+                "methods keep their case",
+                &plain,
+                "post",
+                "0",
+                "9.9.9.9",
+                Some(not_allowed("POST")),
+            ),
+            ("a second method", &two, "PUT", "0", "9.9.9.9", None),
+            (
+                "neither",
+                &two,
+                "GET",
+                "0",
+                "9.9.9.9",
+                Some(not_allowed("POST, PUT")),
+            ),
+            (
+                "a stranger",
+                &local,
+                "POST",
+                "0",
+                "9.9.9.9",
+                Some(Refusal::Forbidden),
+            ),
+            ("the first net", &local, "POST", "0", "10.9.9.9", None),
+            ("the second net", &local, "POST", "0", "::1", None),
+        ] {
+            let head = sample::head(
+                &format!("{method} /hooks"),
+                &format!("Content-Length: {bytes}\r\n"),
+            );
+            let client: IpAddr = client.parse().unwrap();
+            let origin = Origin::new(client, false, &head.fields, &[]);
+            assert_eq!(entry.admit(&head, &origin).err(), refused, "{name}");
+        }
+        let chunked = sample::head("POST /hooks", "Transfer-Encoding: chunked\r\n");
+        let origin = Origin::new([9, 9, 9, 9].into(), false, &chunked.fields, &[]);
+        assert_eq!(
+            plain.admit(&chunked, &origin),
+            Ok(()),
+            "a size that nobody declared"
+        );
+    }
 
     #[test]
     fn path_tricks_under_a_star_are_not_plain() {

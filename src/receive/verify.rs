@@ -116,3 +116,103 @@ fn check_now(
         Verify::Nothing => Err(SignatureError::Mismatch),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(0);
+
+    fn fields(signatures: &[&str]) -> Fields {
+        Fields::from_pairs(
+            signatures
+                .iter()
+                .map(|value| (&b"x-signature"[..], value.as_bytes())),
+        )
+    }
+
+    /// What becomes of a request: verified, the secret, the reason; or the error.
+    async fn outcome(
+        verify_by: &Verify,
+        signatures: &[&str],
+        body: &Bytes,
+    ) -> Result<(bool, Option<String>, Option<&'static str>), SignatureError> {
+        let (entry, _) = sample::entry(super::super::settings::Route {
+            verify: verify_by.clone(),
+            ..sample::route()
+        });
+        let claim = claim(&entry, &fields(signatures))?;
+        match verify(&entry, claim, body.clone(), NOW).await {
+            Ok(verified) => {
+                assert_eq!(verified.body, body);
+                let secret = verified.secret.map(|name| name.to_string());
+                Ok((verified.verified, secret, verified.unverified_reason))
+            }
+            Err(Refusal::Signature(error)) => Err(error),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_route_lets_pass_what_it_says_and_calls_nothing_verified_that_is_not() {
+        let (enforced, watched, none) = (sample::signed(true), sample::signed(false), Verify::Nothing);
+        let live = || Some("live".to_owned());
+        for bytes in [2, INLINE_BYTES_MAX, INLINE_BYTES_MAX + 1] {
+            let body = Bytes::from(vec![b'x'; bytes]);
+            let good = sample::scheme().sign(&sample::key(), &body).value;
+            let bad = "0".repeat(64);
+            for (name, verify_by, signatures, expected) in [
+                ("good", &enforced, vec![&*good], Ok((true, live(), None))),
+                ("wrong", &enforced, vec![&*bad], Err(SignatureError::Mismatch)),
+                ("malformed", &enforced, vec!["0"], Err(SignatureError::Malformed)),
+                (
+                    "repeated",
+                    &enforced,
+                    vec![&*good, &*good],
+                    Err(SignatureError::Repeated),
+                ),
+                ("missing", &enforced, vec![], Err(SignatureError::Missing)),
+                (
+                    "good, not enforced",
+                    &watched,
+                    vec![&*good],
+                    Ok((false, live(), Some("not_enforced"))),
+                ),
+                (
+                    "wrong, not enforced",
+                    &watched,
+                    vec![&*bad],
+                    Ok((false, None, Some("bad_signature"))),
+                ),
+                (
+                    "malformed, not enforced",
+                    &watched,
+                    vec!["0"],
+                    Ok((false, None, Some("bad_signature"))),
+                ),
+                (
+                    "missing, not enforced",
+                    &watched,
+                    vec![],
+                    Ok((false, None, Some("missing_signature"))),
+                ),
+                (
+                    "good, nobody asks",
+                    &none,
+                    vec![&*good],
+                    Ok((false, None, Some("verify_none"))),
+                ),
+                (
+                    "missing, nobody asks",
+                    &none,
+                    vec![],
+                    Ok((false, None, Some("verify_none"))),
+                ),
+            ] {
+                let got = outcome(verify_by, &signatures, &body).await;
+                assert_eq!(got, expected, "{name}, {bytes} bytes");
+            }
+        }
+    }
+}

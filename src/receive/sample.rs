@@ -1,0 +1,108 @@
+//! A route and a request to test the stages with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::head::Head;
+use super::route::{Entry, Table};
+use super::settings::{FixedAnswer, Mode, Route, RoutePath, Routes, Verify};
+use crate::event::{ProviderName, RouteName, SecretName};
+use crate::provider::identify::IdentifyRule;
+use crate::provider::scheme::{Encoding, KeyForm, Prefix, Scheme};
+use crate::provider::signature::LiveKey;
+use crate::secret::Key;
+use crate::telemetry::Telemetry;
+
+pub(super) const ID_WINDOW: Duration = Duration::from_secs(7 * 86_400);
+pub(super) const BODY_WINDOW: Duration = Duration::from_secs(3600);
+
+/// A route with one secret, in mode `queue`, that reads `/id` and `/event`.
+pub(super) fn route() -> Route {
+    let answer = |status, body: &str| FixedAnswer {
+        status,
+        body: body.into(),
+        content_type: "application/json",
+    };
+    Route {
+        name: RouteName::new("hooks"),
+        path: RoutePath::Exact("/hooks".into()),
+        methods: vec!["POST".into()],
+        provider: ProviderName::new("custom"),
+        verify: signed(true),
+        identify: IdentifyRule {
+            id: Some(vec!["id".into()]),
+            event_type: Some(vec!["event".into()]),
+            type_header: Some("x-event".into()),
+        },
+        require_json: false,
+        dedup_window: ID_WINDOW,
+        dedup_body_window: BODY_WINDOW,
+        dedup_by_path: false,
+        mode: Mode::Queue { wants: Vec::new() },
+        body_bytes_max: 100,
+        reject_above: None,
+        allow_ips: Vec::new(),
+        accepted: answer(200, "accepted"),
+        duplicate: answer(200, "duplicate"),
+        missing_signature: answer(400, "missing"),
+    }
+}
+
+pub(super) fn signed(enforce: bool) -> Verify {
+    Verify::Signature {
+        scheme: scheme(),
+        keys: vec![LiveKey {
+            name: SecretName::new("live"),
+            key: key(),
+            until: None,
+        }],
+        enforce,
+    }
+}
+
+pub(super) fn scheme() -> Arc<Scheme> {
+    Arc::new(Scheme {
+        headers: vec!["x-signature".into()],
+        prefix: Prefix::None,
+        encoding: Encoding::Hex,
+        key: KeyForm::Utf8,
+    })
+}
+
+/// The key of [`route`]'s secret.
+#[allow(clippy::unwrap_used, reason = "only tests come here")]
+pub(super) fn key() -> Key {
+    Key::new(b"a secret of sixteen bytes").unwrap()
+}
+
+/// Several routes, after those of `old`.
+pub(super) fn table(routes: impl IntoIterator<Item = Route>, old: Option<&Table>) -> Table {
+    let routes = Routes {
+        routes: routes.into_iter().map(Arc::new).collect(),
+        trusted_proxies: Vec::new(),
+    };
+    Table::new(&routes, &Telemetry::new(), old)
+}
+
+/// What a request to `route` meets, and where its figures are read.
+#[allow(clippy::unwrap_used, reason = "only tests come here")]
+pub(super) fn entry(route: Route) -> (Arc<Entry>, Telemetry) {
+    let telemetry = Telemetry::new();
+    let path = match &route.path {
+        RoutePath::Exact(path) | RoutePath::Below(path) => path.clone(),
+    };
+    let routes = Routes {
+        routes: vec![Arc::new(route)],
+        trusted_proxies: Vec::new(),
+    };
+    let found = Table::new(&routes, &telemetry, None).find(&path).unwrap();
+    (found.entry, telemetry)
+}
+
+#[allow(clippy::unwrap_used, reason = "only tests come here")]
+pub(super) fn head(request_line: &str, fields: &str) -> Head {
+    let raw = format!("{request_line} HTTP/1.1\r\nHost: gate\r\n{fields}\r\n");
+    Head::parse(&Bytes::from(raw), 100).unwrap()
+}
