@@ -11,8 +11,9 @@ declare -A rigs=(
     [kill_9]='test(/^oracle::.*kill/)'
     [supply_chain]=scripts/deny.sh
     [hostile]='test(/^hostile::/)'
+    [fuzz]=scripts/fuzz.sh
 )
-order=(power_cut kill_9 supply_chain hostile)
+order=(power_cut kill_9 supply_chain hostile fuzz)
 
 report=target/prove/report.txt
 mkdir -p target/prove

@@ -35,3 +35,12 @@ pub mod telemetry;
 pub mod upstream;
 
 pub use run::{Reread, RunError, run};
+
+/// The fuzz targets name the library as everybody else does.
+#[cfg(test)]
+extern crate self as hooklatch;
+
+#[cfg(test)]
+#[path = "../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "public in the crate that cargo-fuzz builds")]
+mod fuzz;

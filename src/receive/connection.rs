@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use pingora::apps::ServerApp;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::answer::{Answer, Refusal};
 use super::http1::Http1;
@@ -70,13 +71,27 @@ impl ServerApp for Front {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl FrontDoor {
+    /// Serves one HTTP/1.1 connection that is no socket to its end; for fuzzing.
+    pub async fn serve_in_memory<S>(&self, stream: S, peer: IpAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        serve_http1(self, Http1::new(stream), peer, false).await;
+    }
+}
+
 /// The address at the other end.
 pub(super) fn peer_address(stream: &Stream) -> Option<IpAddr> {
     let digest = stream.get_socket_digest()?;
     Some(digest.peer_addr()?.as_inet()?.ip().to_canonical())
 }
 
-async fn serve_http1(door: &FrontDoor, mut connection: Http1<Stream>, peer: IpAddr, tls: bool) {
+async fn serve_http1<S>(door: &FrontDoor, mut connection: Http1<S>, peer: IpAddr, tls: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
     let mut closing = pin!(door.stop.reached(Phase::Closing));
     let mut first = true;
     loop {

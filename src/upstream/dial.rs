@@ -34,7 +34,17 @@ pub(super) struct Connection {
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// No socket; for fuzzing.
+    #[cfg(any(test, fuzzing))]
+    Memory(Box<dyn Memory>),
 }
+
+/// What stands for a socket.
+#[cfg(any(test, fuzzing))]
+pub(super) trait Memory: AsyncRead + AsyncWrite + Unpin + Send {}
+
+#[cfg(any(test, fuzzing))]
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Memory for S {}
 
 /// What TLS needs; made at the first `https` call.
 #[derive(Default)]
@@ -228,7 +238,7 @@ impl Connection {
                 matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
             // Through the session, since a ticket may wait on the socket.
-            Stream::Tls(stream) => {
+            stream => {
                 let mut context = Context::from_waker(Waker::noop());
                 Pin::new(stream)
                     .poll_read(&mut context, &mut ReadBuf::new(&mut byte))
@@ -253,6 +263,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(any(test, fuzzing))]
+            Self::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -262,6 +274,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            #[cfg(any(test, fuzzing))]
+            Self::Memory(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -273,6 +287,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            #[cfg(any(test, fuzzing))]
+            Self::Memory(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -284,6 +300,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            #[cfg(any(test, fuzzing))]
+            Self::Memory(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -291,6 +309,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            #[cfg(any(test, fuzzing))]
+            Self::Memory(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -70,6 +70,30 @@ pub(super) async fn exchange(
     }
 }
 
+/// One exchange over a stream that is no socket: the answer, and whether the connection could serve another; for fuzzing.
+///
+/// # Errors
+/// As a call has them.
+#[cfg(any(test, fuzzing))]
+pub async fn exchange_in_memory<S>(
+    stream: S,
+    request: Request<'_>,
+    limits: &Limits,
+) -> Result<(Answer, bool), CallError>
+where
+    S: tokio::io::AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = Connection {
+        stream: super::dial::Stream::Memory(Box::new(stream)),
+        buffer: BytesMut::new(),
+    };
+    let whole_at = after(Instant::now(), limits.whole);
+    match exchange(connection, request, limits, whole_at).await {
+        Outcome::Answered(answer, reusable) => Ok((answer, reusable.is_some())),
+        Outcome::Closed(error) | Outcome::Failed(error) => Err(error),
+    }
+}
+
 struct Exchange<'a> {
     connection: Connection,
     request: Request<'a>,

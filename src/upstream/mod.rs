@@ -18,3 +18,5 @@ mod chunks;
 pub(crate) use chunks::Chunks;
 pub use client::{Answer, CallError, Client, Limits, Request};
 pub use endpoint::{Endpoint, EndpointError};
+#[cfg(any(test, fuzzing))]
+pub use exchange::exchange_in_memory;

@@ -1,0 +1,34 @@
+//! Takes the fuzzer's bytes apart; past their end everything is 0 or empty.
+
+/// What is left of the input.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Input<'a>(pub(super) &'a [u8]);
+
+impl<'a> Input<'a> {
+    /// The next byte.
+    pub(super) fn byte(&mut self) -> u8 {
+        let Some((byte, rest)) = self.0.split_first() else {
+            return 0;
+        };
+        self.0 = rest;
+        *byte
+    }
+
+    /// The next bytes, at most `count`.
+    pub(super) fn take(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    /// A length byte and as many bytes.
+    pub(super) fn short(&mut self) -> &'a [u8] {
+        let count = self.byte();
+        self.take(count.into())
+    }
+
+    /// One of `choices`.
+    pub(super) fn choose<'c, T>(&mut self, choices: &'c [T]) -> &'c T {
+        &choices[usize::from(self.byte()) % choices.len()]
+    }
+}
