@@ -105,21 +105,42 @@ impl Table {
     }
 }
 
-/// Nothing in the rest of a path may be read as another path by the app: no dot segments, no empty ones, no encoded
-/// dots or slashes, no backslashes.
+/// Nothing in the rest of a path may be read as another path by the app: no dot segments, no empty ones, no backslashes,
+/// and no escapes that stand for these or that decoders disagree about.
 fn is_plain(rest: &str) -> bool {
-    let lower = rest.to_ascii_lowercase();
+    let is_dots = |segment: &str| {
+        // `..;x` is a dot segment to some servers.
+        let name = segment.split(';').next().unwrap_or_default();
+        name == "." || name == ".."
+    };
     !rest.contains('\\')
-        && !["%2e", "%2f", "%5c", "%00"]
-            .iter()
-            .any(|encoded| lower.contains(encoded))
         && !rest.starts_with('/')
         && !rest.contains("//")
-        && !rest.split('/').any(|segment| {
-            // `..;x` is a dot segment to some servers.
-            let name = segment.split(';').next().unwrap_or_default();
-            name == "." || name == ".."
-        })
+        && !rest.split('/').any(is_dots)
+        && (!rest.contains('%') || has_plain_escapes(rest.as_bytes()))
+}
+
+/// Two hex digits each (RFC 3986, 2.1), none for a dot, a slash, a backslash or NUL, and together UTF-8: its overlong
+/// forms pass for a dot or a slash with a careless decoder (RFC 3629, 10).
+fn has_plain_escapes(mut rest: &[u8]) -> bool {
+    let mut decoded = Vec::with_capacity(rest.len());
+    while let Some((&byte, more)) = rest.split_first() {
+        rest = more;
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let Some((digits, more)) = more.split_first_chunk::<2>() else {
+            return false;
+        };
+        rest = more;
+        let mut escaped = [0];
+        if hex::decode_to_slice(digits, &mut escaped).is_err() || b"./\\\0".contains(&escaped[0]) {
+            return false;
+        }
+        decoded.extend(escaped);
+    }
+    std::str::from_utf8(&decoded).is_ok()
 }
 
 impl Entry {
@@ -298,12 +319,35 @@ mod tests {
 
     #[test]
     fn path_tricks_under_a_star_are_not_plain() {
-        for rest in ["", "a", "a/b", "a/", "a.b/..c", "a%20b", "...", "a;b/c"] {
+        for rest in [
+            "", "a", "a/b", "a/", "a.b/..c", "a%20b", "...", "a;b/c", "%c3%a9", "%252e",
+        ] {
             assert!(is_plain(rest), "{rest}");
         }
         for rest in [
-            ".", "..", "../a", "a/..", "a/./b", "%2e%2E/a", "a%2fb", "a%2Fb", "//a", "/a", "a//b", "a\\b",
-            "a%5Cb", "..;x/a", "a%00",
+            ".",
+            "..",
+            "../a",
+            "a/..",
+            "a/./b",
+            "%2e%2E/a",
+            "a%2fb",
+            "a%2Fb",
+            "//a",
+            "/a",
+            "a//b",
+            "a\\b",
+            "a%5Cb",
+            "..;x/a",
+            "a%00",
+            "%",
+            "a%2",
+            "%zz",
+            "%u002e",
+            "%c0%ae",
+            "a%C1%9cb",
+            "%e0%80%af",
+            "%ff",
         ] {
             assert!(!is_plain(rest), "{rest}");
         }

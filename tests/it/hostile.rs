@@ -13,4 +13,6 @@ mod framing;
 mod heads;
 mod hosts;
 mod lengths;
+mod paths;
 mod pipelines;
+mod signatures;

@@ -21,11 +21,12 @@ pub(super) enum Step {
 #[derive(Debug, Clone)]
 pub(super) struct Case {
     pub(super) name: String,
-    /// `{path}`, `{signature}` (of the body), `{body}`, `{length}`, `{length+1}`, `{hex}`, `{chunked}`, `{good}` (a genuine
-    /// request of its own) and `{evil}` (one that must never be seen) are filled in.
+    /// `{path}`, `{body}`, `{signature}` (of the body; `{digest}`, `{upper}` and `{base64}` are its digest), `{length}`,
+    /// `{length+1}`, `{hex}`, `{chunked}`, `{good}` (a genuine request of its own) and `{evil}` (one that must never be
+    /// seen) are filled in.
     pub(super) wire: Vec<u8>,
     pub(super) steps: Vec<Step>,
-    /// What is appended to the upstream's path, where that matters.
+    /// What the upstream is called by, where that is not its plain path.
     pub(super) target: Option<String>,
 }
 

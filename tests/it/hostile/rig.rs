@@ -7,6 +7,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::case::{Case, Step};
 use super::upstream::{Arrived, StrictApp};
 use crate::support::{Connection, Gateway, Response, hmac_hex, proved, rounds, seed};
@@ -171,6 +174,12 @@ impl Rig {
                 "path" => wire.extend_from_slice(path.as_bytes()),
                 "body" => wire.extend_from_slice(&own),
                 "signature" => wire.extend_from_slice(sign(&own).as_bytes()),
+                "digest" => wire.extend_from_slice(digest(&own).as_bytes()),
+                "upper" => wire.extend_from_slice(digest(&own).to_uppercase().as_bytes()),
+                "base64" => {
+                    let bytes = hex::decode(digest(&own)).unwrap();
+                    wire.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+                }
                 "hex" => wire.extend_from_slice(format!("{:x}", own.len()).as_bytes()),
                 "chunked" => wire.extend_from_slice(&chunked(&own)),
                 "good" => {
@@ -282,7 +291,11 @@ pub(super) fn ended(connection: &mut Connection) -> Result<(), String> {
 
 /// The value of the signature header.
 pub(super) fn sign(body: &[u8]) -> String {
-    format!("sha256={}", hmac_hex(SECRET.as_bytes(), body))
+    format!("sha256={}", digest(body))
+}
+
+fn digest(body: &[u8]) -> String {
+    hmac_hex(SECRET.as_bytes(), body)
 }
 
 /// A plain genuine request.
