@@ -27,6 +27,7 @@ pub mod fields;
 pub mod handoff;
 pub mod inbox;
 pub mod provider;
+pub mod rate;
 pub mod receive;
 mod run;
 pub mod secret;

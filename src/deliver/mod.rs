@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::event::Target;
 use crate::handoff;
 use crate::inbox::Inbox;
+pub use crate::rate::Quota;
 use crate::shutdown::{Phase, Watch};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Client, Endpoint, Limits};
@@ -53,15 +54,6 @@ pub struct LaneSettings {
     pub retry: RetryPlan,
     /// Hold deliveries back; nothing ages meanwhile.
     pub paused: bool,
-}
-
-/// So many per second, with bursts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Quota {
-    /// Per second; above 0.
-    pub per_second: f64,
-    /// At once; at least 1.
-    pub burst: u32,
 }
 
 /// When to try again and when to give up.

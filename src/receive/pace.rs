@@ -2,11 +2,8 @@
 //!
 //! `over = "pace"` needs nothing here: the lanes of the route deliver at that rate.
 
-use std::num::NonZeroU32;
-use std::time::Duration;
-
+use governor::DefaultDirectRateLimiter;
 use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultDirectRateLimiter, RateLimiter};
 
 use super::answer::Refusal;
 use super::settings::Quota;
@@ -20,17 +17,9 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(quota: Quota) -> Self {
-        // Longer than a day or shorter than a nanosecond between events is no rate any more.
-        let period = Duration::try_from_secs_f64(1.0 / quota.per_second)
-            .unwrap_or(Duration::from_secs(86_400))
-            .max(Duration::from_nanos(1));
-        let burst = NonZeroU32::new(quota.burst).unwrap_or(NonZeroU32::MIN);
-        let limit = governor::Quota::with_period(period)
-            .unwrap_or_else(|| governor::Quota::per_second(NonZeroU32::MIN))
-            .allow_burst(burst);
         Self {
             quota,
-            limiter: RateLimiter::direct(limit),
+            limiter: quota.limiter(),
         }
     }
 
@@ -48,6 +37,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

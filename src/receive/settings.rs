@@ -10,6 +10,7 @@ use crate::handoff;
 use crate::provider::identify::IdentifyRule;
 use crate::provider::scheme::Scheme;
 use crate::provider::signature::LiveKey;
+pub use crate::rate::Quota;
 use crate::upstream;
 
 /// Limits of the front door, for all routes together.
@@ -35,15 +36,6 @@ pub struct Limits {
     pub bytes_in_flight: usize,
     /// Failed verifications of one address before it goes through the slow lane.
     pub failures_per_peer: Quota,
-}
-
-/// So many per second, with bursts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Quota {
-    /// Per second; above 0.
-    pub per_second: f64,
-    /// At once; at least 1.
-    pub burst: u32,
 }
 
 /// All routes of one configuration.

@@ -33,10 +33,13 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     (
         "receive",
-        &["+", "provider", "secret", "inbox", "upstream", "handoff"],
+        &["+", "provider", "secret", "inbox", "upstream", "handoff", "rate"],
     ),
     ("inbox", &["+"]),
-    ("deliver", &["+", "inbox", "upstream", "secret", "handoff"]),
+    (
+        "deliver",
+        &["+", "inbox", "upstream", "secret", "handoff", "rate"],
+    ),
     ("admin", &["+", "inbox", "secret"]),
     ("handoff", &["event", "fields", "upstream", "secret"]),
     ("provider", &["event", "fields", "secret"]),
@@ -45,6 +48,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("clock", &["event"]),
     ("event", &[]),
     ("fields", &[]),
+    ("rate", &[]),
     ("secret", &[]),
     ("shutdown", &[]),
 ];
