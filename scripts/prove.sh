@@ -12,8 +12,9 @@ declare -A rigs=(
     [supply_chain]=scripts/deny.sh
     [hostile]='test(/^hostile::/)'
     [fuzz]=scripts/fuzz.sh
+    [properties]='test(/inbox::windows|no_spelling_of_our_headers/)'
 )
-order=(power_cut kill_9 supply_chain hostile fuzz)
+order=(power_cut kill_9 supply_chain hostile fuzz properties)
 
 report=target/prove/report.txt
 mkdir -p target/prove

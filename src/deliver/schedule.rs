@@ -206,6 +206,34 @@ mod tests {
         assert_eq!(spent(&hasty, 1, secs(60)).unwrap().to_string(), "60s old");
     }
 
+    /// Every plan that the configuration lets through.
+    fn plans() -> impl Strategy<Value = RetryPlan> {
+        let millis = |from: u64, to: u64| (from..=to).prop_map(Duration::from_millis);
+        let spans = (
+            millis(10, 86_400_000),
+            0.0_f64..=1.0,
+            millis(1000, 3650 * 86_400_000),
+        );
+        let caps = (
+            1.0_f64..=100.0,
+            0.0_f64..=1.0,
+            proptest::option::of(1_u32..=1_000_000),
+        );
+        (spans, caps).prop_map(
+            |((wait_max, part, age_max), (factor, jitter, attempts_max))| RetryPlan {
+                first: wait_max
+                    .mul_f64(part)
+                    .clamp(Duration::from_millis(10), secs(3600))
+                    .min(wait_max),
+                factor,
+                wait_max,
+                jitter,
+                age_max,
+                attempts_max,
+            },
+        )
+    }
+
     proptest! {
         #[test]
         fn a_wait_keeps_its_bounds(
@@ -234,6 +262,58 @@ mod tests {
             prop_assert!(own >= WAIT_MIN.min(whole));
             // A hair of rounding is allowed below the span.
             prop_assert!(own + Duration::from_nanos(2) >= whole.mul_f64(1.0 - jitter));
+        }
+
+        #[test]
+        fn more_failures_and_worse_luck_never_wait_less(
+            plan in plans(),
+            attempts in 0_u32..200,
+            more in 1_u32..200,
+            asked in proptest::option::of(0_u64..100_000),
+            draw in 0.0_f64..1.0,
+            luck in 0.0_f64..1.0,
+        ) {
+            let asked = asked.map(secs);
+            let base = wait(&plan, attempts, asked, draw);
+            // A hair of rounding is allowed.
+            let hair = Duration::from_nanos(2);
+            prop_assert!(wait(&plan, attempts + more, asked, draw) + hair >= base);
+            prop_assert!(wait(&plan, attempts, asked, draw.max(luck)) + hair >= base);
+            prop_assert!(base >= wait(&plan, attempts, None, draw));
+        }
+
+        #[test]
+        fn no_plan_of_the_configuration_overflows(plan in plans(), attempts: u32, asked: Option<u64>, draw in 0.0_f64..1.0) {
+            let got = wait(&plan, attempts, asked.map(secs), draw);
+            prop_assert!(got <= plan.wait_max && got >= Duration::from_millis(10).min(plan.wait_max));
+            // From the highest power on it is the longest wait, undrawn.
+            let flat = RetryPlan { jitter: 0.0, factor: plan.factor.max(1.1), ..plan };
+            prop_assert_eq!(wait(&flat, u32::MAX, None, draw), plan.wait_max);
+        }
+
+        #[test]
+        fn what_is_spent_stays_spent(plan in plans(), attempts: u32, age in 0..u64::MAX / 2, more: u32, longer in 0..u64::MAX / 2) {
+            let before = spent(&plan, attempts, secs(age));
+            let after = spent(&plan, attempts.saturating_add(more), secs(age + longer));
+            prop_assert!(before.is_none() || after.is_some());
+            let capped = plan.attempts_max.is_some_and(|cap| attempts >= cap);
+            prop_assert_eq!(before.is_some(), capped || secs(age) >= plan.age_max);
+        }
+
+        #[test]
+        fn a_retry_after_is_read_or_is_nothing(value: Vec<u8>, now: i64) {
+            if let Some(asked) = retry_after(&value, Timestamp(now)) {
+                let capped = wait(&RetryPlan::default(), 1, Some(asked), 0.0);
+                prop_assert!(capped <= RetryPlan::default().wait_max);
+            }
+        }
+
+        #[test]
+        fn a_date_asks_for_what_lies_between(now in 0_i64..4_000_000_000, ahead in -1_000_000_i64..1_000_000) {
+            let at = jiff::Timestamp::from_second(now + ahead).unwrap();
+            let text = at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            let asked = retry_after(text.as_bytes(), Timestamp(now * 1000));
+            prop_assert_eq!(asked, Some(secs(ahead.max(0).cast_unsigned())));
         }
     }
 }

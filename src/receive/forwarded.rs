@@ -129,6 +129,7 @@ fn line(block: &mut BytesMut, name: &[u8], value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn block(fields: &str, trusted: &[ipnet::IpNet]) -> (String, bool) {
         let raw = format!("POST / HTTP/1.1\r\nHost: gate\r\n{fields}\r\n");
@@ -198,5 +199,161 @@ mod tests {
             "X-Forwarded-Proto: http\r\nX-Forwarded-Host: public\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.9, \
              10.0.0.7\r\n"
         );
+    }
+
+    /// The names that we write ourselves, without what they begin with.
+    const OURS: [&str; 9] = [
+        "event-id",
+        "event-type",
+        "route",
+        "provider",
+        "verified",
+        "attempt",
+        "received-at",
+        "key",
+        "possible-duplicate",
+    ];
+
+    /// Every spelling of `name`: each letter in either case, each `-` as `_`; bit by bit.
+    fn spelling(name: &str, mut bits: u32) -> String {
+        let spelt = name.chars().map(|letter| {
+            let other = bits & 1 == 1;
+            bits >>= 1;
+            match letter {
+                '-' if other => '_',
+                _ if other => letter.to_ascii_uppercase(),
+                _ => letter,
+            }
+        });
+        spelt.collect()
+    }
+
+    #[test]
+    fn every_spelling_of_our_headers_is_dropped() {
+        for name in OURS.map(|name| format!("hooklatch-{name}")) {
+            // The rest of the longest names is never looked at: the beginning decides.
+            for bits in 0..1_u32 << name.len().min(15) {
+                let spelt = spelling(&name, bits);
+                assert!(matches!(classify(spelt.as_bytes()), FieldKind::Ours), "{spelt}");
+            }
+        }
+        for other in [
+            "hooklatch",
+            "hook-latch-key",
+            "hooklatc-h-key",
+            "xhooklatch-key",
+            "hooklatch.key",
+            "h",
+        ] {
+            assert!(
+                matches!(classify(other.as_bytes()), FieldKind::EndToEnd),
+                "{other}"
+            );
+        }
+    }
+
+    /// A name of a kind that matters in some spelling, or any other.
+    fn names() -> impl Strategy<Value = String> {
+        let known = proptest::sample::select(vec![
+            "hooklatch-key",
+            "hooklatch-verified",
+            "hooklatch-anything",
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "te",
+            "trailer",
+            "http2-settings",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+            "x-forwarded-server",
+            "forwarded",
+            "x-real-ip",
+            "idempotency-key",
+            "x-quantiv-signature",
+            "cookie",
+            "webhook-id",
+            "accept",
+            "x-hooklatch-key",
+            "content_length",
+            "transfer_encoding",
+        ]);
+        let spelt = (known, any::<u32>()).prop_map(|(name, bits)| spelling(name, bits));
+        prop_oneof![3 => spelt, 1 => "[a-z!#$%&'*+.^`|~0-9_-]{1,12}"].prop_filter(
+            "read by the parser itself",
+            |name| {
+                let read = [
+                    "host",
+                    "content-length",
+                    "transfer-encoding",
+                    "upgrade",
+                    "expect",
+                    "connection",
+                ];
+                !read.contains(&&*name.to_ascii_lowercase())
+            },
+        )
+    }
+
+    /// What becomes of a field, by the words of the design.
+    fn stays(name: &str, named: &[String], trusted: bool) -> bool {
+        let folded = name.to_ascii_lowercase().replace('_', "-");
+        let hop = [
+            "content-length",
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "expect",
+            "http2-settings",
+            "host",
+        ];
+        let origin = folded.starts_with("x-forwarded-") || ["forwarded", "x-real-ip"].contains(&&*folded);
+        let named = named.iter().any(|other| other.eq_ignore_ascii_case(name));
+        !folded.starts_with("hooklatch-") && !hop.contains(&&*folded) && !named && (trusted || !origin)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_not_to_go_stays_untouched_and_in_order(
+            fields in proptest::collection::vec((names(), "[!-~\u{80}-\u{ff}]([ -~\t]{0,20}[!-~])?"), 0..20),
+            listed in proptest::collection::vec(any::<proptest::sample::Index>(), 0..4),
+            trusted: bool,
+        ) {
+            let mut named: Vec<String> = Vec::new();
+            if !fields.is_empty() {
+                named.extend(listed.iter().map(|index| index.get(&fields).0.clone()));
+            }
+            let mut lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            if !named.is_empty() {
+                lines.push_str(&format!("Connection: {}\r\n", named.join(" ,")));
+            }
+            let proxies: Vec<ipnet::IpNet> = trusted.then(|| "10.0.0.0/8".parse().unwrap()).into_iter().collect();
+            let (text, _) = block(&lines, &proxies);
+            let list = |name: &str| name.to_ascii_lowercase().replace('_', "-") == "x-forwarded-for";
+            let expected: String = fields
+                .iter()
+                .filter(|(name, _)| stays(name, &named, trusted) && !list(name))
+                .map(|(name, value)| format!("{name}: {value}\r\n"))
+                .collect();
+            let rest = text.strip_prefix(&expected);
+            prop_assert!(rest.is_some(), "{text:?} does not begin with {expected:?}");
+            let ours: Vec<&str> = rest.unwrap_or_default().split_inclusive("\r\n").collect();
+            prop_assert!(ours.iter().all(|line| line.starts_with("X-Forwarded-")), "{ours:?}");
+            let lists: Vec<&str> = fields
+                .iter()
+                .filter(|(name, _)| stays(name, &named, trusted) && list(name))
+                .map(|(_, value)| &**value)
+                .chain(["10.0.0.7"])
+                .collect();
+            prop_assert_eq!(ours[0], format!("X-Forwarded-For: {}\r\n", lists.join(", ")));
+        }
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 mod limits;
+mod windows;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::super::support::{App, Reply, Request, hmac_hex};
+use super::super::support::{App, Reply, Request, hmac_hex, proved, rounds};
 use super::rig::{CASE, quantiv_raw, route, sign, start, start_with};
 
 const BODY: &[u8] = br#"{"id":"evt_h","event":"lead.created"}"#;
@@ -23,6 +23,67 @@ fn arrived(top: &str, upstream: &str, lines: &str) -> Request {
     let response = connection.read_response().unwrap();
     assert_eq!(response.status, 200, "{}", response.text());
     rig.app.wait_for(1).remove(0)
+}
+
+/// What every spelling is tried with; the beginning, `hooklatch-`, is what counts.
+const OURS: [&str; 8] = [
+    "key",
+    "verified",
+    "route",
+    "event-id",
+    "event-type",
+    "provider",
+    "attempt",
+    "x",
+];
+
+#[test]
+fn no_spelling_of_our_headers_gets_through() {
+    const FIELDS: u32 = 80;
+    let spellings = u32::try_from(rounds(1 << 10, 1 << 18)).unwrap();
+    let rig = start("", &route("quantiv", "/quantiv", ""));
+    let mut connection = rig.open();
+    for (n, from) in (0..spellings).step_by(FIELDS as usize).enumerate() {
+        let body = format!(r#"{{"id":"evt_{n}","event":"lead.created"}}"#);
+        let spelt = (from..spellings.min(from + FIELDS)).map(|bits| {
+            // In ten bits every letter of the beginning, and every rest with each of them in turn.
+            let name = format!("hooklatch-{}", OURS[(bits + (bits >> 10)) as usize % OURS.len()]);
+            format!("{}: spoof\r\n", spelling(&name, bits))
+        });
+        let lines = spelt.collect::<String>() + &format!("Content-Length: {}\r\n", body.len());
+        let raw = quantiv_raw(&n.to_string(), &lines, body.as_bytes(), body.as_bytes());
+        connection.write(&raw).unwrap();
+        assert_eq!(connection.read_response().unwrap().status, 200);
+    }
+    let requests = rig.app.wait_for((spellings.div_ceil(FIELDS)) as usize);
+    for request in &requests {
+        for (name, value) in &request.headers {
+            assert!(!value.contains("spoof"), "{name}");
+        }
+        assert_eq!(all(request, "hooklatch-verified"), ["true"]);
+        assert_eq!(all(request, "hooklatch-key").len(), 1);
+    }
+    proved(
+        "header stripping",
+        format_args!(
+            "{spellings} spellings in {} requests, 0 got through",
+            requests.len()
+        ),
+    );
+}
+
+/// `name` in the other case, and `_` for `-`, where a bit is set.
+fn spelling(name: &str, mut bits: u32) -> String {
+    let spelt = name.chars().map(|letter| {
+        let other = bits & 1 == 1;
+        bits >>= 1;
+        match letter {
+            '-' if other => '_',
+            _ if other => letter.to_ascii_uppercase(),
+            _ => letter,
+        }
+    });
+    spelt.collect()
 }
 
 fn all<'a>(request: &'a Request, name: &str) -> Vec<&'a str> {
