@@ -20,6 +20,9 @@ report=target/prove/report.txt
 mkdir -p target/prove
 if [ $# -gt 0 ]; then order=("$@"); fi
 
+# What the power is cut on.
+case " ${order[*]} " in *" power_cut "*) scripts/setup.sh mkfs.ext4 mkfs.xfs ;; esac
+
 for rig in "${order[@]}"; do
     [ -x "${rigs[$rig]:?no such rig: $rig}" ] && continue
     cargo build --release --bin hooklatch

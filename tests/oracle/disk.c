@@ -6,6 +6,9 @@
  * ORACLE_PULLED             a file that does not exist. Once it does, the disk is gone in the worst moment: one more sync
  *                           says "done" and does nothing, as ext4's does when it is shut down meanwhile; after it, every
  *                           read, write and sync under STORE fails with EIO.
+ * FAIL_SYNC_WHEN,           a file that does not exist. While it does, syncs under STORE fail with EIO, and as on Linux what
+ * ORACLE_LOST               they were to write counts as clean afterwards: readers see it, but it reaches SHADOW only if
+ *                           it is written again. LOST carries it to the next process.
  *
  * Taken as durable at once, more kindly than a disk would: creation (with the first sync), unlink and rename.
  * Memory-mapped writes are not seen; SQLite maps only its `-shm` file, which it makes anew after a crash. */
@@ -24,6 +27,8 @@
 #include <unistd.h>
 
 #define FILES_MAX 4096
+#define LOST_MAX 4096
+#define PAGE 4096
 
 /* The bytes written through a descriptor since its last sync. A new descriptor is unknown: its file is copied whole. */
 struct dirty {
@@ -31,9 +36,17 @@ struct dirty {
 	int known;
 };
 
+/* Pages that no sync writes any more, since one failed: of a file under STORE, by name. */
+struct lost {
+	char name[32];
+	off_t from, to;
+};
+
 static struct dirty dirty[FILES_MAX];
+static struct lost lost[LOST_MAX];
+static int losses;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *store, *shadow, *pulled;
+static const char *store, *shadow, *pulled, *fail_when, *lost_file;
 static volatile int gone;
 static int no_sync;
 
@@ -48,12 +61,28 @@ static void *real(const char *name)
 	return function;
 }
 
+/* What earlier processes lost. */
+static void recall(void)
+{
+	FILE *file = lost_file ? fopen(lost_file, "re") : NULL;
+
+	if (!file)
+		return;
+	while (losses < LOST_MAX &&
+	       fscanf(file, "%31s %ld %ld", lost[losses].name, &lost[losses].from, &lost[losses].to) == 3)
+		losses++;
+	fclose(file);
+}
+
 __attribute__((constructor)) static void start(void)
 {
 	store = getenv("ORACLE_STORE");
 	shadow = getenv("ORACLE_SHADOW");
 	pulled = getenv("ORACLE_PULLED");
 	no_sync = getenv("ORACLE_NO_SYNC") != NULL;
+	fail_when = getenv("FAIL_SYNC_WHEN");
+	lost_file = getenv("ORACLE_LOST");
+	recall();
 }
 
 /* Whether a descriptor's file lies under STORE. */
@@ -91,11 +120,86 @@ static int shadow_of(const char *path, char *out)
 	return snprintf(out, PATH_MAX, "%s%s", shadow, path + length) < PATH_MAX;
 }
 
+/* The name of a descriptor's file under STORE; 0: it lies elsewhere. */
+static int name_of(int fd, char *name)
+{
+	char link[64], path[PATH_MAX];
+	const char *slash;
+	ssize_t count;
+
+	if (!stored(fd))
+		return 0;
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	count = readlink(link, path, sizeof path - 1);
+	if (count < 0)
+		return 0;
+	path[count] = 0;
+	slash = strrchr(path, '/');
+	return slash && snprintf(name, 32, "%s", slash + 1) < 32;
+}
+
+static void add_loss(const char *name, off_t from, off_t to)
+{
+	if (from >= to)
+		return;
+	if (losses == LOST_MAX)
+		abort();
+	strcpy(lost[losses].name, name);
+	lost[losses].from = from;
+	lost[losses++].to = to;
+}
+
+/* Pages that were written again are no longer lost. The lock is held. */
+static void rewritten(int fd, off_t from, off_t to)
+{
+	char name[32];
+
+	if (!losses || !name_of(fd, name))
+		return;
+	from -= from % PAGE;
+	to += (PAGE - to % PAGE) % PAGE;
+	for (int i = 0; i < losses; i++) {
+		struct lost old = lost[i];
+
+		if (strcmp(old.name, name) != 0 || old.to <= from || old.from >= to)
+			continue;
+		lost[i--] = lost[--losses];
+		add_loss(name, old.from, old.to < from ? old.to : from);
+		add_loss(name, old.from > to ? old.from : to, old.to);
+	}
+}
+
+/* A sync failed: what was written since the last one counts as clean. */
+static void lose(int fd)
+{
+	char name[32];
+	struct stat status;
+	FILE *file;
+
+	if (!name_of(fd, name) || fstat(fd, &status) != 0)
+		return;
+	pthread_mutex_lock(&lock);
+	if (fd < FILES_MAX && dirty[fd].known)
+		add_loss(name, dirty[fd].from, dirty[fd].to);
+	else
+		add_loss(name, 0, status.st_size);
+	if (fd < FILES_MAX)
+		dirty[fd] = (struct dirty){ .from = LONG_MAX, .to = 0, .known = 1 };
+	file = lost_file ? fopen(lost_file, "ae") : NULL;
+	if (file) {
+		if (losses)
+			fprintf(file, "%s %ld %ld\n", name, lost[losses - 1].from, lost[losses - 1].to);
+		fclose(file);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
 static void wrote(int fd, off_t from, ssize_t count)
 {
 	if (count <= 0 || fd < 0 || fd >= FILES_MAX)
 		return;
 	pthread_mutex_lock(&lock);
+	rewritten(fd, from, from + count);
 	if (dirty[fd].known) {
 		if (from < dirty[fd].from)
 			dirty[fd].from = from;
@@ -112,6 +216,25 @@ static void forget(int fd)
 	pthread_mutex_lock(&lock);
 	dirty[fd].known = 0;
 	pthread_mutex_unlock(&lock);
+}
+
+/* Skips what is lost at `from`, and returns where the next loss or `to` is. */
+static off_t up_to_loss(const char *name, off_t *from, off_t to)
+{
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < losses; i++) {
+		if (strcmp(lost[i].name, name) != 0 || lost[i].to <= *from)
+			continue;
+		if (lost[i].from <= *from) {
+			*from = lost[i].to;
+			i = -1;
+		}
+	}
+	for (int i = 0; i < losses; i++)
+		if (strcmp(lost[i].name, name) == 0 && lost[i].from > *from && lost[i].from < to)
+			to = lost[i].from;
+	pthread_mutex_unlock(&lock);
+	return to;
 }
 
 /* Brings SHADOW up to date with one file; a failure is a fault of the rig and must not look like a good run. */
@@ -146,8 +269,10 @@ static void copy(int fd)
 	if (out < 0 || REAL(ftruncate)(out, status.st_size) != 0)
 		abort();
 	while (range.from < range.to) {
-		off_t left = range.to - range.from;
+		off_t left = up_to_loss(strrchr(path, '/') + 1, &range.from, range.to) - range.from;
 
+		if (left <= 0)
+			break;
 		count = pread(fd, block, left < (off_t)sizeof block ? (size_t)left : sizeof block, range.from);
 		if (count <= 0)
 			break;
@@ -169,6 +294,11 @@ static int synced(int fd, int (*sync_file)(int))
 	if (pulled && access(pulled, F_OK) == 0 && stored(fd)) {
 		gone = 1;
 		return 0;
+	}
+	if (fail_when && access(fail_when, F_OK) == 0 && stored(fd)) {
+		lose(fd);
+		errno = EIO;
+		return -1;
 	}
 	/* The disk below is not the one under test: the copy is the sync. */
 	copy(fd);

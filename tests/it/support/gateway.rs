@@ -86,6 +86,11 @@ impl Launch {
 
     /// Starts it and waits until it is ready, or has ended.
     pub(crate) fn try_start(self) -> Result<Gateway, Ended> {
+        self.begin().ready()
+    }
+
+    /// Starts it and waits for nothing: it has no addresses until [`Gateway::ready`].
+    pub(crate) fn begin(self) -> Gateway {
         let dir = tempfile::tempdir().unwrap();
         let config = self.config.replace("{dir}", dir.path().to_str().unwrap());
         std::fs::write(dir.path().join("hooklatch.toml"), config).unwrap();
@@ -99,7 +104,7 @@ pub(crate) struct Gateway {
     launch: Launch,
     child: Child,
     ended: Option<ExitStatus>,
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     dir: Arc<TempDir>,
 }
@@ -112,7 +117,7 @@ impl Gateway {
 
     /// Where senders reach it.
     pub(crate) fn listen(&self) -> SocketAddr {
-        self.listen
+        self.listen.expect("it is ready and says where it listens")
     }
 
     /// Where its admin API listens.
@@ -135,6 +140,49 @@ impl Gateway {
         self.child.id()
     }
 
+    /// Waits until it is ready, or has ended.
+    pub(crate) fn ready(mut self) -> Result<Self, Ended> {
+        let text = wait_for(PATIENCE, || match self.ready_text() {
+            Some(text) => Some(Some(text)),
+            None => self.has_ended().then_some(None),
+        });
+        let Some(Some(text)) = text else {
+            let status = self.ended;
+            self.kill9();
+            return Err(Ended {
+                status,
+                log: self.log(),
+            });
+        };
+        let addresses: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let address = |name: &str| addresses[name].as_str().and_then(|text| text.parse().ok());
+        self.listen = address("listen");
+        self.admin = address("admin");
+        Ok(self)
+    }
+
+    /// Whether it has said that it is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready_text().is_some()
+    }
+
+    /// Whether the process is gone.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            self.ended.get_or_insert(status);
+        }
+        self.ended.is_some()
+    }
+
+    /// The exit code, once it has ended by itself.
+    pub(crate) fn exit_code(&self) -> Option<i32> {
+        self.ended?.code()
+    }
+
+    fn ready_text(&self) -> Option<String> {
+        std::fs::read_to_string(self.dir().join(READY_FILE)).ok()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id())
@@ -145,13 +193,16 @@ impl Gateway {
     }
 
     /// Stops it on the spot, as a power cut would: when this returns, none of its instructions runs any more. A thread
-    /// that waits for the disk inside a system call does not come back from it.
+    /// that waits for the disk inside a system call does not come back from it. It may have come to its end meanwhile.
     pub(crate) fn freeze(&mut self) {
-        if self.child.try_wait().unwrap().is_some() {
+        if self.has_ended() {
             return;
         }
         self.signal(Signal::STOP);
         let frozen = wait_for(PATIENCE, || {
+            if self.has_ended() {
+                return Some(());
+            }
             let states = thread_states(self.pid());
             // The first thread that stops has marked all others. Those in `D` (a wait that nothing interrupts) stop on
             // their way out of the kernel.
@@ -196,7 +247,7 @@ impl Gateway {
     /// Like [`Gateway::restart`], with the failure as a value.
     pub(crate) fn try_restart(&mut self) -> Result<(), Ended> {
         self.kill9();
-        *self = spawn(self.launch.clone(), self.dir.clone())?;
+        *self = spawn(self.launch.clone(), self.dir.clone()).ready()?;
         Ok(())
     }
 }
@@ -217,15 +268,18 @@ pub(crate) fn binary() -> PathBuf {
     std::env::var_os("HOOKLATCH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_hooklatch").into(), PathBuf::from)
 }
 
-fn spawn(launch: Launch, dir: Arc<TempDir>) -> Result<Gateway, Ended> {
-    let ready = dir.path().join("ready.json");
+/// In the gateway's folder: its addresses, once it is ready.
+const READY_FILE: &str = "ready.json";
+
+fn spawn(launch: Launch, dir: Arc<TempDir>) -> Gateway {
+    let ready = dir.path().join(READY_FILE);
     drop(std::fs::remove_file(&ready));
     let log = File::options()
         .create(true)
         .append(true)
         .open(dir.path().join("log"))
         .unwrap();
-    let mut child = Command::new(binary())
+    let child = Command::new(binary())
         .arg("run")
         .arg("-c")
         .arg(dir.path().join("hooklatch.toml"))
@@ -237,32 +291,14 @@ fn spawn(launch: Launch, dir: Arc<TempDir>) -> Result<Gateway, Ended> {
         .stderr(log)
         .spawn()
         .unwrap();
-    let mut ended = None;
-    let text = wait_for(PATIENCE, || {
-        ended = child.try_wait().unwrap();
-        match std::fs::read_to_string(&ready) {
-            Ok(text) => Some(Some(text)),
-            Err(_) => ended.map(|_| None),
-        }
-    });
-    let Some(Some(text)) = text else {
-        drop(child.kill());
-        drop(child.wait());
-        return Err(Ended {
-            status: ended,
-            log: read_log(dir.path()),
-        });
-    };
-    let addresses: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let address = |name: &str| addresses[name].as_str().and_then(|text| text.parse().ok());
-    Ok(Gateway {
-        listen: address("listen").unwrap_or_else(|| panic!("no `listen` in {text}")),
-        admin: address("admin"),
+    Gateway {
         launch,
         child,
         ended: None,
+        listen: None,
+        admin: None,
         dir,
-    })
+    }
 }
 
 /// The states of the threads of a process, as letters of proc(5).
