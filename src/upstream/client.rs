@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::dial::{Tls, after, dial, root_store};
 use super::endpoint::Endpoint;
 use super::exchange::{Outcome, exchange};
+use super::names::Names;
 use super::pool::Pool;
 
 /// Deadlines and caps of one call.
@@ -124,6 +125,7 @@ pub enum CallError {
 #[derive(Debug, Clone)]
 pub struct Client {
     pool: Arc<Pool>,
+    names: Arc<Names>,
     tls: Arc<Tls>,
 }
 
@@ -156,16 +158,19 @@ impl Client {
     fn with_tls(idle_max: Duration, idle_per_endpoint_max: usize, tls: Tls) -> Self {
         Self {
             pool: Arc::new(Pool::new(idle_max, idle_per_endpoint_max)),
+            names: Arc::default(),
             tls: Arc::new(tls),
         }
     }
 
     /// Sends `request` to `endpoint` and reads the answer.
     ///
-    /// A pooled connection that turns out closed before any byte of the answer is replaced by a fresh one, once,
-    /// within the same whole deadline: the server may then see the request twice, if it closed after reading it.
-    /// An answer that comes before the request is written counts; after an early 2xx the rest is still written
-    /// as long as the server reads on.
+    /// A pooled connection that turns out to have been closed is replaced by a fresh one, once, within the same whole
+    /// deadline, if the server had not read the request. If it had, and closed without an answer, the call fails, as it
+    /// would have on a fresh connection: the server may have acted on it.
+    ///
+    /// An answer that comes before the request is written counts. After an early 2xx the rest is still written; if the
+    /// server does not read it, the call fails.
     ///
     /// Dropping the future closes the connection.
     ///
@@ -183,8 +188,8 @@ impl Client {
             outcome = Some(exchange(connection, request, limits, whole_at).await);
         }
         let outcome = match outcome {
-            None | Some(Outcome::Closed(_)) => {
-                let connection = dial(endpoint, &self.tls, limits, whole_at).await?;
+            None | Some(Outcome::Unread(_)) => {
+                let connection = dial(endpoint, &self.names, &self.tls, limits, whole_at).await?;
                 exchange(connection, request, limits, whole_at).await
             }
             Some(outcome) => outcome,
@@ -196,7 +201,7 @@ impl Client {
                 }
                 Ok(answer)
             }
-            Outcome::Closed(error) | Outcome::Failed(error) => Err(error),
+            Outcome::Unread(error) | Outcome::Failed(error) => Err(error),
         }
     }
 }

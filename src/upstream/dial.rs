@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
@@ -20,14 +20,14 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use super::client::{CallError, Limits};
 use super::endpoint::Endpoint;
-
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 8;
+use super::names::Names;
 
 /// An open connection with what was read from it and not used yet.
 pub(super) struct Connection {
     pub(super) stream: Stream,
     pub(super) buffer: BytesMut,
+    /// It has served a call.
+    pub(super) used: bool,
 }
 
 /// Plain or TLS.
@@ -107,11 +107,12 @@ fn client_config(roots: RootCertStore) -> Result<ClientConfig, tokio_rustls::rus
 /// Opens a connection to `endpoint`; `whole_at` ends each phase too.
 pub(super) async fn dial(
     endpoint: &Endpoint,
+    names: &Arc<Names>,
     tls: &Tls,
     limits: &Limits,
     whole_at: Instant,
 ) -> Result<Connection, CallError> {
-    let stream = connect(endpoint, limits, whole_at).await?;
+    let stream = connect(endpoint, names, limits, whole_at).await?;
     // Without it a small answer-request rhythm waits for delayed ACKs; a refusal costs only time.
     stream.set_nodelay(true).ok();
     let stream = if endpoint.tls {
@@ -124,6 +125,7 @@ pub(super) async fn dial(
     Ok(Connection {
         stream,
         buffer: BytesMut::new(),
+        used: false,
     })
 }
 
@@ -134,7 +136,12 @@ pub(super) fn after(start: Instant, wait: Duration) -> Instant {
         .unwrap_or_else(|| start + Duration::from_secs(24 * 60 * 60))
 }
 
-async fn connect(endpoint: &Endpoint, limits: &Limits, whole_at: Instant) -> Result<TcpStream, CallError> {
+async fn connect(
+    endpoint: &Endpoint,
+    names: &Arc<Names>,
+    limits: &Limits,
+    whole_at: Instant,
+) -> Result<TcpStream, CallError> {
     let own_at = after(Instant::now(), limits.connect);
     let deadline = own_at.min(whole_at);
     let timeout = || CallError::Timeout {
@@ -145,7 +152,7 @@ async fn connect(endpoint: &Endpoint, limits: &Limits, whole_at: Instant) -> Res
             limits.whole
         },
     };
-    let addresses = resolve(endpoint, deadline).await?.ok_or_else(timeout)?;
+    let addresses = resolve(endpoint, names, deadline).await?.ok_or_else(timeout)?;
     let mut refused: Option<io::Error> = None;
     for (index, address) in addresses.iter().enumerate() {
         // A silent address may use its share only, so that the next is reached in time.
@@ -168,30 +175,22 @@ async fn connect(endpoint: &Endpoint, limits: &Limits, whole_at: Instant) -> Res
 }
 
 /// The addresses to try, at least one; `Ok(None)`: the deadline passed.
-async fn resolve(endpoint: &Endpoint, deadline: Instant) -> Result<Option<Vec<SocketAddr>>, CallError> {
-    if let Ok(address) = endpoint.host.parse::<IpAddr>() {
-        return Ok(Some(vec![SocketAddr::new(address, endpoint.port)]));
+async fn resolve(
+    endpoint: &Endpoint,
+    names: &Arc<Names>,
+    deadline: Instant,
+) -> Result<Option<Vec<SocketAddr>>, CallError> {
+    let with_port = |ip: &IpAddr| SocketAddr::new(*ip, endpoint.port);
+    if let Ok(ip) = endpoint.host.parse() {
+        return Ok(Some(vec![with_port(&ip)]));
     }
-    let failed = |reason: String| CallError::Resolve {
-        host: endpoint.host.clone(),
-        reason: reason.into(),
-    };
-    // The system's resolver, on the runtime's blocking threads.
-    match timeout_at(
-        deadline,
-        tokio::net::lookup_host((&*endpoint.host, endpoint.port)),
-    )
-    .await
-    {
+    match timeout_at(deadline, names.addresses(&endpoint.host)).await {
         Err(_) => Ok(None),
-        Ok(Err(error)) => Err(failed(error.to_string())),
-        Ok(Ok(found)) => {
-            let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
-            if addresses.is_empty() {
-                return Err(failed("it has no address".to_owned()));
-            }
-            Ok(Some(addresses))
-        }
+        Ok(Ok(found)) => Ok(Some(found.iter().map(with_port).collect())),
+        Ok(Err(reason)) => Err(CallError::Resolve {
+            host: endpoint.host.clone(),
+            reason: (*reason).into(),
+        }),
     }
 }
 
@@ -245,6 +244,20 @@ impl Connection {
                     .is_pending()
             }
         }
+    }
+}
+
+impl Stream {
+    /// Resolves once the peer has reset the connection; of one that it only closed, never.
+    pub(super) async fn reset(&mut self) {
+        let socket = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+            #[cfg(any(test, fuzzing))]
+            Self::Memory(_) => return std::future::pending().await,
+        };
+        // An error of the socket itself is as good as a reset: nobody is there.
+        socket.ready(Interest::ERROR).await.ok();
     }
 }
 

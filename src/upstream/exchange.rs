@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::answer::{Framing, Head, can_be_answer, head_end, parse_head};
 use super::chunks::Chunks;
@@ -26,14 +26,16 @@ const LONG_READ_BYTES: usize = 256 * 1024;
 const KEPT_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long the rest of a body may stand still after a 2xx that came before it was written.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long after the end of a used connection a reset is waited for: more than any way to an app and back.
+const RESET_WAIT: Duration = Duration::from_millis(250);
 
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The connection is given back where it can serve another call.
     Answered(Answer, Option<Connection>),
-    /// The peer closed before a byte of an answer: on a used connection that only means it was old.
-    Closed(CallError),
+    /// A used connection ended before the peer had read the request: it was old, and nothing came of it.
+    Unread(CallError),
     Failed(CallError),
 }
 
@@ -60,13 +62,21 @@ pub(super) async fn exchange(
     };
     match exchange.run().await {
         Ok((answer, reusable)) => {
+            exchange.connection.used = true;
             if exchange.read > KEPT_BUFFER_BYTES_MAX {
                 exchange.connection.buffer = BytesMut::new();
             }
             Outcome::Answered(answer, reusable.then_some(exchange.connection))
         }
-        Err(Broke::Closed(error)) if exchange.read == 0 => Outcome::Closed(error),
-        Err(Broke::Closed(error) | Broke::Other(error)) => Outcome::Failed(error),
+        Err(Broke::Closed { error, reset }) => {
+            let old = exchange.connection.used && exchange.read == 0;
+            if old && (reset || exchange.was_not_read().await) {
+                Outcome::Unread(error)
+            } else {
+                Outcome::Failed(error)
+            }
+        }
+        Err(Broke::Other(error)) => Outcome::Failed(error),
     }
 }
 
@@ -86,11 +96,12 @@ where
     let connection = Connection {
         stream: super::dial::Stream::Memory(Box::new(stream)),
         buffer: BytesMut::new(),
+        used: false,
     };
     let whole_at = after(Instant::now(), limits.whole);
     match exchange(connection, request, limits, whole_at).await {
         Outcome::Answered(answer, reusable) => Ok((answer, reusable.is_some())),
-        Outcome::Closed(error) | Outcome::Failed(error) => Err(error),
+        Outcome::Unread(error) | Outcome::Failed(error) => Err(error),
     }
 }
 
@@ -119,8 +130,11 @@ enum Sending {
 
 /// Why there is no answer.
 enum Broke {
-    /// The peer closed or reset.
-    Closed(CallError),
+    /// The peer closed, or did so with bytes unread and therefore reset.
+    Closed {
+        error: CallError,
+        reset: bool,
+    },
     Other(CallError),
 }
 
@@ -154,7 +168,7 @@ impl Exchange<'_> {
             Err(error) => return Err(error),
         };
         if (200..300).contains(&status) {
-            self.finish_sending().await;
+            self.finish_sending(status).await?;
         }
         let reusable = complete
             && keep_alive
@@ -275,8 +289,8 @@ impl Exchange<'_> {
 
     /// Writes the rest of the body after an early 2xx: that app may go on reading what it has accepted.
     ///
-    /// It ends without an error when nothing moves any more; the answer is there.
-    async fn finish_sending(&mut self) {
+    /// When nothing moves any more it is an error: the app cannot have taken what it was not sent.
+    async fn finish_sending(&mut self, status: u16) -> Result<(), Broke> {
         let mut seen = None;
         let mut until = self.whole_at;
         std::future::poll_fn(|context| {
@@ -290,6 +304,30 @@ impl Exchange<'_> {
             self.poll_timer(context, until)
         })
         .await;
+        match self.sending {
+            Sending::Done => Ok(()),
+            _ => Err(CallError::Broken {
+                phase: "writing the request",
+                reason: format!(
+                    "status {status} came before the request was sent, and the rest was not read"
+                )
+                .into(),
+            }
+            .into()),
+        }
+    }
+
+    /// Whether the peer, which has closed, had not read the whole request.
+    ///
+    /// A system resets a connection when bytes come for it, or lie there unread, that nobody is left to read. No reset
+    /// means that the peer read everything and then closed, and may have acted on it.
+    async fn was_not_read(&mut self) -> bool {
+        if !matches!(self.sending, Sending::Done) {
+            return true;
+        }
+        let until = after(Instant::now(), RESET_WAIT).min(self.whole_at);
+        let reset = self.connection.stream.reset();
+        timeout_at(until, reset).await.is_ok()
     }
 
     /// Reads at least one byte, and writes what can be written meanwhile.
@@ -308,7 +346,7 @@ impl Exchange<'_> {
 
     fn poll_more(&mut self, context: &mut Context<'_>, part: Part) -> Poll<Result<usize, Broke>> {
         self.poll_send(context);
-        let Connection { stream, buffer } = &mut self.connection;
+        let Connection { stream, buffer, .. } = &mut self.connection;
         match pin!(stream.read_buf(buffer)).poll(context) {
             Poll::Ready(Ok(count)) => {
                 self.read += count;
@@ -405,7 +443,9 @@ impl Exchange<'_> {
 
     /// The connection ended (`None`) or failed while `part` was read.
     fn closed(&mut self, part: Part, error: Option<io::Error>) -> Broke {
-        let hung_up = error.as_ref().is_none_or(|error| is_hang_up(error.kind()));
+        let end = error
+            .as_ref()
+            .map_or(Some(End::Closed), |error| end_of(error.kind()));
         let ended = || "the peer closed the connection".into();
         let (phase, reason) = match (&self.sending, part) {
             // The earlier cause.
@@ -422,18 +462,28 @@ impl Exchange<'_> {
             ),
         };
         let error = CallError::Broken { phase, reason };
-        if hung_up {
-            Broke::Closed(error)
-        } else {
-            Broke::Other(error)
+        match end {
+            Some(end) => Broke::Closed {
+                error,
+                reset: end == End::Reset,
+            },
+            None => Broke::Other(error),
         }
     }
 }
 
-fn is_hang_up(kind: io::ErrorKind) -> bool {
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Reset,
+}
+
+fn end_of(kind: io::ErrorKind) -> Option<End> {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-    matches!(
-        kind,
-        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
-    )
+    match kind {
+        UnexpectedEof => Some(End::Closed),
+        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected => Some(End::Reset),
+        _ => None,
+    }
 }

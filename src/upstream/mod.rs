@@ -9,6 +9,7 @@ mod endpoint;
 mod pool;
 
 mod dial;
+mod names;
 
 mod exchange;
 

@@ -110,6 +110,44 @@ async fn a_used_connection_that_ends_before_an_answer_is_replaced_once() {
     }
 }
 
+/// It may have acted on what it has read: that is no other case than on a fresh connection.
+#[tokio::test]
+async fn a_used_connection_that_ends_after_the_request_was_read_is_not_replaced() {
+    let server = FaultServer::start(|mut peer| async move {
+        peer.request().await.unwrap();
+        peer.write(OK).await;
+        peer.request().await.unwrap();
+    })
+    .await;
+    let client = client();
+    post(&client, &server.url("/"), b"{}", &limits()).await.unwrap();
+    let second = post(&client, &server.url("/"), b"{}", &limits()).await;
+    let Err(CallError::Broken { phase, .. }) = second else {
+        panic!("{second:?}")
+    };
+    assert_eq!(phase, "waiting for the answer");
+    assert_eq!((server.connections(), server.requests()), (1, 2));
+}
+
+/// An app that closes idle connections may do so just when the next request comes.
+#[tokio::test]
+async fn a_used_connection_that_ends_before_the_request_is_read_is_replaced() {
+    let server = FaultServer::start(|mut peer| async move {
+        peer.request().await.unwrap();
+        peer.write(OK).await;
+        // The request lies there.
+        peer.stream.readable().await.unwrap();
+    })
+    .await;
+    let client = client();
+    for _ in 0..50 {
+        let answer = post(&client, &server.url("/"), b"{}", &limits()).await;
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    // One request in two finds the connection of the one before.
+    assert_eq!(server.requests(), 50);
+}
+
 #[tokio::test]
 async fn the_second_failure_is_final() {
     let server = FaultServer::start(|mut peer| async move {

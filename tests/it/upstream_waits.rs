@@ -31,8 +31,8 @@ async fn an_answer_before_the_body_is_read_is_used() {
             true,
         ),
         (
-            "200, never reads",
-            b"HTTP/1.1 200 x\r\nContent-Length: 0\r\n\r\n",
+            "500, never reads",
+            b"HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n",
             false,
         ),
     ] {
@@ -70,6 +70,31 @@ async fn an_answer_before_the_body_is_read_is_used() {
             .await,
         );
         assert_eq!(server.connections(), 2, "{name}");
+    }
+}
+
+/// Whatever it says, it cannot have taken what was not sent.
+#[tokio::test]
+async fn a_200_to_a_request_that_was_not_sent_whole_does_not_count() {
+    let body = noise(20 * MIB);
+    for (name, then) in [("hangs", 0), ("closes", 1), ("resets", 2)] {
+        let server = FaultServer::start(move |mut peer| async move {
+            peer.stream.read_u8().await.unwrap();
+            peer.write(OK).await;
+            match then {
+                0 => peer.hang().await,
+                1 => drop(peer),
+                _ => peer.reset(),
+            }
+        })
+        .await;
+        for limits in [limits(), dropping()] {
+            let got = post(&client(), &server.url("/"), &body, &limits).await;
+            let Err(CallError::Broken { phase, .. }) = &got else {
+                panic!("{name}: {got:?}")
+            };
+            assert_eq!(*phase, "writing the request", "{name}: {got:?}");
+        }
     }
 }
 

@@ -122,8 +122,8 @@ fn an_old_connection_is_replaced() {
             .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             .unwrap();
         if call == 0 {
-            // The second request is read and not answered, as by an app that shuts down.
-            read_request(&mut stream);
+            // The second request comes and is not read.
+            stream.peek(&mut [0]).unwrap();
         }
     });
     let gateway = Gateway::start(&config(address, "", "", ""));
@@ -132,6 +132,26 @@ fn an_old_connection_is_replaced() {
         assert_eq!((response.status, &*response.text()), (200, "ok"), "{id}");
     }
     assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+/// Also on a kept connection: the app may have acted on what it has read, and a second request is its sender's to send.
+#[test]
+fn what_the_app_has_read_is_not_sent_again() {
+    let (address, calls) = scripted(|mut stream, call| {
+        read_request(&mut stream);
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .unwrap();
+        if call == 0 {
+            read_request(&mut stream);
+        }
+    });
+    let gateway = Gateway::start(&config(address, "", "", ""));
+    for (id, status, connections) in [(1, 200, 1), (2, 502, 1), (2, 200, 2)] {
+        let response = send(&gateway, format!(r#"{{"id":{id}}}"#).as_bytes());
+        assert_eq!(response.status, status, "{id}");
+        assert_eq!(calls.load(Ordering::SeqCst), connections, "{id}");
+    }
 }
 
 /// Runs `script` for each connection, with its number from 0; also gives the count of connections.
