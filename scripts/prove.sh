@@ -11,10 +11,11 @@ declare -A rigs=(
     [kill_9]='test(/^oracle::.*kill/)'
     [supply_chain]=scripts/deny.sh
     [hostile]='test(/^hostile::/)'
+    [bad_upstream]='test(/^bad_upstream::/)'
     [fuzz]=scripts/fuzz.sh
     [properties]='test(/inbox::windows|no_spelling_of_our_headers/)'
 )
-order=(power_cut kill_9 supply_chain hostile fuzz properties)
+order=(power_cut kill_9 supply_chain hostile bad_upstream fuzz properties)
 
 report=target/prove/report.txt
 mkdir -p target/prove

@@ -51,7 +51,15 @@ impl FaultServer {
         S: Fn(Peer) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// Runs `script` for each connection to `listener`.
+    pub(crate) fn on<F, S>(listener: TcpListener, script: S) -> Self
+    where
+        S: Fn(Peer) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let counted = Arc::clone(&seen);
