@@ -9,6 +9,8 @@ mod upstream;
 
 mod chunks;
 mod controls;
+mod forgeries;
+mod forgery;
 mod framing;
 mod heads;
 mod hosts;

@@ -239,52 +239,6 @@ fn no_provider_takes_a_header_that_is_only_anothers() {
 }
 
 #[test]
-fn no_changed_signature_is_ever_accepted() {
-    const ROUNDS: usize = 20_000;
-    let vectors: Vec<_> = valid_vectors().collect();
-    let mut random = fastrand::Rng::with_seed(0x5eed);
-    let mut tried = 0;
-    while tried < ROUNDS {
-        let (preset, vector) = vectors[random.usize(..vectors.len())];
-        let secret = &vector.secret;
-        let mut good = signed(preset, secret, vector.body.as_bytes());
-        let base64 = preset.scheme.encoding == Encoding::HexOrBase64 && random.bool();
-        if base64 {
-            let digest = hex::decode(bare(&good[0].1)).unwrap();
-            good[0].1 = format!("sha256={}", STANDARD.encode(digest)).into_bytes();
-        }
-        let mut value = good[0].1.clone();
-        for _ in 0..random.usize(1..4) {
-            let (at, other) = (random.usize(..value.len()), random.usize(..value.len()));
-            match random.u8(..5) {
-                0 => value[at] ^= 1 << random.u8(..8),
-                1 => value[at] = random.u8(..),
-                2 => value.insert(at, random.u8(..)),
-                3 if value.len() > 1 => drop(value.remove(at)),
-                _ => value.swap(at, other),
-            }
-        }
-        // What still says the same is no forgery: blanks around, no optional prefix, hex in another case, no padding.
-        let means = |value: &[u8]| match bare(value.trim_ascii()) {
-            value if base64 => value.strip_suffix(b"=").unwrap_or(value).to_vec(),
-            value => value.to_ascii_lowercase(),
-        };
-        if means(&value) == means(&good[0].1) {
-            continue;
-        }
-        let sent = vec![(good[0].0.clone(), value.clone())];
-        let got = verify(preset, secret, &sent, vector.body.as_bytes());
-        assert!(
-            got.is_err(),
-            "{}: {:?}",
-            preset.name,
-            String::from_utf8_lossy(&value)
-        );
-        tried += 1;
-    }
-}
-
-#[test]
 fn every_sample_can_be_sent_and_is_recognised() {
     for (name, count) in [
         ("quantiv", 4),

@@ -49,12 +49,18 @@ impl Rig {
 
     /// With more routes; `{app}` in them becomes the upstream's address.
     pub(super) fn with(routes: &str) -> Self {
+        Self::with_secrets("", routes)
+    }
+
+    /// With more secrets and routes.
+    pub(super) fn with_secrets(secrets: &str, routes: &str) -> Self {
         let app = StrictApp::start();
         let mut config = format!(
             "listen = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\n[limits]\nfailures_per_peer = {{ per_second = 1000000, burst = \
              1000000 }}\n[store]\npath = \"{{dir}}/store\"\nallow_ephemeral = true\n[admin]\nlisten = \
              \"127.0.0.1:0\"\n[secrets]\nmain = {{ value = \"{SECRET}\" }}\n"
         );
+        config.push_str(secrets);
         for route in ROUTES {
             let mode = route.trim_start_matches('/');
             for path in [route.to_owned(), format!("{route}/*")] {
