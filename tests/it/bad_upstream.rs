@@ -17,7 +17,11 @@
 
 mod event;
 mod faults;
+mod neighbours;
 mod ordeal;
+mod outage;
+mod poison;
+mod pool;
 mod rig;
 mod upstream;
 

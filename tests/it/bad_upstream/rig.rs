@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::event::SECRET;
-use crate::support::{Connection, Gateway, Launch, PATIENCE, wait_for};
+use crate::support::{Connection, Gateway, Launch, PATIENCE, Response, wait_for};
 
 /// What stands in front of the routes. The senders all come from one address.
 const TOP: &str = r#"
@@ -88,17 +88,19 @@ pub(super) fn start(routes: &[Route]) -> Gateway {
     Launch::new(&config(routes)).start()
 }
 
-fn metrics(gateway: &Gateway) -> String {
-    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+pub(super) fn admin(gateway: &Gateway, method: &str, path: &str, body: &str) -> Response {
+    let length = body.len();
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
     let mut connection = Connection::open(gateway.admin()).unwrap();
-    connection.write(request).unwrap();
-    connection.read_response().unwrap().text()
+    connection.write(request.as_bytes()).unwrap();
+    connection.read_response().unwrap()
 }
 
 /// The sum of a metric's samples of one route.
 pub(super) fn metric(gateway: &Gateway, name: &str, route: &str, more: &str) -> u64 {
     let of_route = format!("route=\"{route}\"");
-    let text = metrics(gateway);
+    let text = admin(gateway, "GET", "/metrics", "").text();
     let samples = text.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'))
             && line.contains(&of_route)

@@ -59,14 +59,7 @@ pub(super) struct Visit {
 impl Upstream {
     /// Strikes with `faults` in turn once it is armed.
     pub(super) async fn start(faults: Vec<Fault>) -> Self {
-        let book = Arc::new(Book {
-            state: Mutex::new(State {
-                struck: vec![0; faults.len()],
-                ..State::default()
-            }),
-            faults,
-            changed: watch::channel(()).0,
-        });
+        let book = Book::new(faults);
         let shared = book.clone();
         let server = FaultServer::start(move |peer| shared.clone().serve(peer)).await;
         Self { server, book }
@@ -74,6 +67,32 @@ impl Upstream {
 }
 
 impl Book {
+    fn new(faults: Vec<Fault>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                struck: vec![0; faults.len()],
+                ..State::default()
+            }),
+            faults,
+            changed: watch::channel(()).0,
+        })
+    }
+
+    /// The book of an upstream with a script of its own.
+    pub(super) fn honest() -> Arc<Self> {
+        Self::new(Vec::new())
+    }
+
+    /// Books a request that was read whole; says how many of that event there are now.
+    pub(super) fn take(&self, got: &Got) -> usize {
+        self.book(got, true, None);
+        self.change(|state| {
+            state.taken += 1;
+            let id = field(&got.head, "Hooklatch-Event-Id");
+            id.and_then(|id| state.visits.get(id)).map_or(0, Vec::len)
+        })
+    }
+
     /// The next `count` connections are struck, once all of them are there.
     pub(super) fn arm(&self, count: usize) {
         let mut state = self.state();
@@ -118,8 +137,7 @@ impl Book {
     async fn serve(self: Arc<Self>, mut peer: Peer) {
         let Some(variant) = self.next_strike() else {
             if let Some(got) = peer.request().await {
-                self.book(&got, true, None);
-                self.change(|state| state.taken += 1);
+                self.take(&got);
                 peer.write(OK).await;
             }
             return;
