@@ -2,10 +2,14 @@
 //!
 //! Closed, everything passes. [`FAILURES_TO_OPEN`] failures in a row open it: then one probe at a time passes, at
 //! growing intervals, so that events do not spend their attempts on an app that is away. Any sign of life closes it.
+//!
+//! An app that chokes on one event is not away: where it was reached, an event counts once in a row of failures.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::event::Seq;
 
 /// Transport errors, timeouts, 5xx and 429 in a row that open it.
 const FAILURES_TO_OPEN: u32 = 5;
@@ -19,8 +23,10 @@ const PROBE_WAIT_MAX: Duration = Duration::from_secs(60);
 pub(super) enum Sign {
     /// It answers, with whatever it thinks of the event.
     Answering,
-    /// No answer, 5xx or 429.
+    /// It was reached, and gave no answer, 5xx or 429. That may be the event's fault.
     Failing,
+    /// It was not reached, whatever the event.
+    Away,
     /// Nothing: the attempt failed on our side.
     Unclear,
 }
@@ -52,6 +58,8 @@ pub(super) struct Breaker(State);
 enum State {
     Closed {
         failures: u32,
+        /// The events among them that the app was reached with.
+        failed: Vec<Seq>,
     },
     Open {
         /// Before jitter.
@@ -63,7 +71,7 @@ enum State {
 
 impl Breaker {
     pub(super) fn new() -> Self {
-        Self(State::Closed { failures: 0 })
+        Self(State::closed())
     }
 
     pub(super) fn gate(&self, now: Instant) -> Gate {
@@ -95,14 +103,28 @@ impl Breaker {
         }
     }
 
-    /// An attempt ended at `now`; `draw` in `0.0..1.0` spreads the probes of many lanes.
-    pub(super) fn ended(&mut self, sign: Sign, was_probe: bool, now: Instant, draw: f64) -> Option<Change> {
+    /// An attempt with `event` ended at `now`; `draw` in `0.0..1.0` spreads the probes of many lanes.
+    pub(super) fn ended(
+        &mut self,
+        sign: Sign,
+        event: Seq,
+        was_probe: bool,
+        now: Instant,
+        draw: f64,
+    ) -> Option<Change> {
         match (&mut self.0, sign) {
-            (State::Closed { failures }, Sign::Answering) => {
+            (State::Closed { failures, failed }, Sign::Answering) => {
                 *failures = 0;
+                failed.clear();
                 None
             }
-            (State::Closed { failures }, Sign::Failing) => {
+            (State::Closed { failures, failed }, Sign::Failing | Sign::Away) => {
+                if sign == Sign::Failing {
+                    if failed.contains(&event) {
+                        return None;
+                    }
+                    failed.push(event);
+                }
                 *failures += 1;
                 if *failures < FAILURES_TO_OPEN {
                     return None;
@@ -116,7 +138,7 @@ impl Breaker {
             }
             // Also from an attempt that began before it opened.
             (State::Open { .. }, Sign::Answering) => {
-                self.0 = State::Closed { failures: 0 };
+                self.0 = State::closed();
                 Some(Change::Closed)
             }
             (
@@ -125,7 +147,7 @@ impl Breaker {
                     probe_at,
                     probing,
                 },
-                Sign::Failing,
+                Sign::Failing | Sign::Away,
             ) if was_probe => {
                 *wait = (*wait * 2).min(PROBE_WAIT_MAX);
                 *probe_at = now + jittered(*wait, draw);
@@ -142,6 +164,15 @@ impl Breaker {
     }
 }
 
+impl State {
+    fn closed() -> Self {
+        Self::Closed {
+            failures: 0,
+            failed: Vec::new(),
+        }
+    }
+}
+
 /// Between half of `wait` and all of it.
 fn jittered(wait: Duration, draw: f64) -> Duration {
     wait.mul_f64(0.5 + draw.clamp(0.0, 1.0) / 2.0)
@@ -149,17 +180,18 @@ fn jittered(wait: Duration, draw: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::Sign::{Answering, Failing, Unclear};
+    use super::Sign::{Answering, Away, Failing, Unclear};
     use super::*;
     use proptest::prelude::*;
 
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::new();
-        for _ in 0..4 {
-            assert_eq!(breaker.ended(Failing, false, now, 1.0), None);
+        for event in 1..5 {
+            assert_eq!(breaker.ended(Failing, Seq(event), false, now, 1.0), None);
             assert_eq!(breaker.gate(now), Gate::Pass);
         }
-        assert_eq!(breaker.ended(Failing, false, now, 1.0), Some(Change::Opened));
+        let change = breaker.ended(Failing, Seq(5), false, now, 1.0);
+        assert_eq!(change, Some(Change::Opened));
         breaker
     }
 
@@ -172,12 +204,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_event_alone_does_not_open_it_unless_the_app_is_not_reached() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new();
+        for _ in 0..100 {
+            for event in 1..5 {
+                assert_eq!(breaker.ended(Failing, Seq(event), false, now, 1.0), None);
+            }
+        }
+        assert_eq!(
+            breaker.ended(Failing, Seq(5), false, now, 1.0),
+            Some(Change::Opened)
+        );
+        let mut breaker = Breaker::new();
+        for _ in 0..4 {
+            assert_eq!(breaker.ended(Away, Seq(1), false, now, 1.0), None);
+        }
+        assert_eq!(breaker.ended(Away, Seq(1), false, now, 1.0), Some(Change::Opened));
+    }
+
+    #[tokio::test]
     async fn an_answer_between_starts_the_count_anew() {
         let now = Instant::now();
         let mut breaker = Breaker::new();
         for _ in 0..4 {
-            for sign in [Failing, Failing, Failing, Unclear, Failing, Answering] {
-                assert_eq!(breaker.ended(sign, false, now, 1.0), None);
+            for (event, sign) in (0..).zip([Failing, Failing, Away, Unclear, Failing, Answering]) {
+                assert_eq!(breaker.ended(sign, Seq(event), false, now, 1.0), None);
             }
         }
         assert_eq!(breaker.gate(now), Gate::Pass);
@@ -194,22 +246,26 @@ mod tests {
             assert_eq!(breaker.gate(now), Gate::Probing);
             // A straggler's failure, or its loss, neither ends the probe nor lengthens the wait.
             for sign in [Failing, Unclear] {
-                assert_eq!(breaker.ended(sign, false, now, 1.0), None);
+                assert_eq!(breaker.ended(sign, Seq(1), false, now, 1.0), None);
                 assert_eq!(breaker.gate(now), Gate::Probing);
             }
-            assert_eq!(breaker.ended(Failing, true, now, 1.0), None);
+            assert_eq!(breaker.ended(Failing, Seq(9), true, now, 1.0), None);
             let next = now + Duration::from_secs(wait);
             assert_eq!(breaker.gate(now), Gate::Shut(next));
             now = next;
         }
         breaker.probe_begun();
-        assert_eq!(breaker.ended(Answering, true, now, 1.0), Some(Change::Closed));
+        assert_eq!(
+            breaker.ended(Answering, Seq(9), true, now, 1.0),
+            Some(Change::Closed)
+        );
         assert_eq!(breaker.gate(now), Gate::Pass);
         // Closed for good: it takes five new failures.
-        for _ in 0..4 {
-            assert_eq!(breaker.ended(Failing, false, now, 1.0), None);
+        for event in 0..4 {
+            assert_eq!(breaker.ended(Failing, Seq(event), false, now, 1.0), None);
         }
-        assert_eq!(breaker.ended(Failing, false, now, 0.0), Some(Change::Opened));
+        let change = breaker.ended(Failing, Seq(4), false, now, 0.0);
+        assert_eq!(change, Some(Change::Opened));
         assert_eq!(breaker.gate(now), Gate::Shut(now + PROBE_WAIT_FIRST / 2));
     }
 
@@ -218,9 +274,12 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         breaker.probe_begun();
-        assert_eq!(breaker.ended(Answering, false, now, 1.0), Some(Change::Closed));
+        assert_eq!(
+            breaker.ended(Answering, Seq(9), false, now, 1.0),
+            Some(Change::Closed)
+        );
         // The probe's own failure then counts as any other.
-        assert_eq!(breaker.ended(Failing, true, now, 1.0), None);
+        assert_eq!(breaker.ended(Failing, Seq(9), true, now, 1.0), None);
         assert_eq!(breaker.gate(now), Gate::Pass);
     }
 
@@ -231,7 +290,7 @@ mod tests {
         let due = now + PROBE_WAIT_FIRST;
         for lose in [
             (|breaker: &mut Breaker, at| breaker.probe_lost(at)) as fn(&mut Breaker, Instant),
-            |breaker, at| assert_eq!(breaker.ended(Unclear, true, at, 1.0), None),
+            |breaker, at| assert_eq!(breaker.ended(Unclear, Seq(9), true, at, 1.0), None),
         ] {
             breaker.probe_begun();
             lose(&mut breaker, due);
@@ -246,11 +305,11 @@ mod tests {
         /// Whatever happens: never two probes at once, never shut for longer than the longest wait, opened only by five
         /// failures in a row, and any answer closes it.
         #[test]
-        fn it_keeps_its_rules(steps in proptest::collection::vec((0..4_u8, 0_u64..90_000, 0.0..1.0), 1..300)) {
+        fn it_keeps_its_rules(steps in proptest::collection::vec((0..5_u8, 0_i64..8, 0_u64..90_000, 0.0..1.0), 1..300)) {
             let mut now = Instant::now();
             let mut breaker = Breaker::new();
-            let (mut probing, mut in_a_row) = (false, 0);
-            for (step, millis, draw) in steps {
+            let (mut probing, mut in_a_row, mut failed) = (false, 0, std::collections::HashSet::new());
+            for (step, event, millis, draw) in steps {
                 now += Duration::from_millis(millis);
                 let before = breaker.gate(now);
                 if before == Gate::Probe {
@@ -264,18 +323,24 @@ mod tests {
                 let sign = match step {
                     0 => Answering,
                     1 => Unclear,
+                    2 => Away,
                     _ => Failing,
                 };
                 let was_probe = std::mem::take(&mut probing);
-                let change = breaker.ended(sign, was_probe, now, draw);
+                let change = breaker.ended(sign, Seq(event), was_probe, now, draw);
                 let was_open = before != Gate::Pass;
+                let before = in_a_row;
                 in_a_row = match sign {
                     Answering => 0,
-                    Failing if !was_open => in_a_row + 1,
+                    Away if !was_open => in_a_row + 1,
+                    Failing if !was_open && failed.insert(event) => in_a_row + 1,
                     _ => in_a_row,
                 };
+                if sign == Answering {
+                    failed.clear();
+                }
                 let expected = match sign {
-                    Failing if !was_open && in_a_row == FAILURES_TO_OPEN => Some(Change::Opened),
+                    _ if in_a_row > before && in_a_row == FAILURES_TO_OPEN => Some(Change::Opened),
                     Answering if was_open => Some(Change::Closed),
                     _ => None,
                 };

@@ -39,6 +39,7 @@ pub(super) fn judge(result: &Result<Answer, AttemptError>, at: Circumstances<'_>
     let sign = match result {
         Ok(answer) if answer.status == 429 || answer.status >= 500 => Sign::Failing,
         Ok(_) => Sign::Answering,
+        Err(AttemptError::Call(error)) if error.is_unreached() => Sign::Away,
         Err(AttemptError::Call(_)) => Sign::Failing,
         Err(AttemptError::Panicked) => Sign::Unclear,
     };

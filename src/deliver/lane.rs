@@ -353,8 +353,9 @@ impl Lane {
         let verdict = judge(&result, circumstances);
         let lag = Duration::from_millis(ended_wall.millis_since(job.event.event.received_at));
         self.tell(&lease, attempts, &verdict.outcome, ended - began, lag);
+        let event = lease.job().event.seq;
         lease.settle(attempts, verdict.outcome);
-        let change = lock(&self.breaker).ended(verdict.sign, is_probe, ended, fastrand::f64());
+        let change = lock(&self.breaker).ended(verdict.sign, event, is_probe, ended, fastrand::f64());
         match change {
             Some(Change::Opened) => self.meter.breaker(true),
             Some(Change::Closed) => self.meter.breaker(false),

@@ -121,6 +121,17 @@ pub enum CallError {
     AnswerTooLarge(usize),
 }
 
+impl CallError {
+    /// No connection could be made, so no byte of the request was sent.
+    pub fn is_unreached(&self) -> bool {
+        match self {
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Tls { .. } => true,
+            Self::Timeout { phase, .. } => matches!(*phase, "connection" | "TLS session"),
+            Self::Broken { .. } | Self::BadAnswer(_) | Self::AnswerTooLarge(_) => false,
+        }
+    }
+}
+
 /// A pooling client; clones share the pool.
 #[derive(Debug, Clone)]
 pub struct Client {

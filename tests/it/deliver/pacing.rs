@@ -24,6 +24,9 @@ async fn five_failures_open_the_breaker_and_probes_are_single_and_of_other_event
     inbox.fill(&target("app"), 20);
     let mut settings = lane(&target("app"), app.port);
     settings.concurrency = 1;
+    // The first five failures are those of five events: one alone would not open it.
+    settings.retry.first = Duration::from_millis(400);
+    settings.retry.jitter = 0.0;
     let stage = start(&inbox, vec![settings]);
 
     inbox.delivered(19).await;
