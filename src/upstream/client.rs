@@ -49,6 +49,14 @@ pub struct Request<'a> {
     pub is_head: bool,
 }
 
+impl Request<'_> {
+    /// It asks and changes nothing, so it may be sent twice (RFC 9110, 9.2.2).
+    pub(super) fn is_safe(&self) -> bool {
+        let methods: [&[u8]; 3] = [b"GET ", b"HEAD ", b"OPTIONS "];
+        methods.iter().any(|method| self.head.starts_with(method))
+    }
+}
+
 /// A final answer (1xx are skipped, redirects are not followed).
 #[derive(Clone)]
 pub struct Answer {
@@ -177,8 +185,8 @@ impl Client {
     /// Sends `request` to `endpoint` and reads the answer.
     ///
     /// A pooled connection that turns out to have been closed is replaced by a fresh one, once, within the same whole
-    /// deadline, if the server had not read the request. If it had, and closed without an answer, the call fails, as it
-    /// would have on a fresh connection: the server may have acted on it.
+    /// deadline, if the server had not read the request, or its method is safe. If it had, and closed without an answer,
+    /// the call fails, as it would have on a fresh connection: the server may have acted on it.
     ///
     /// An answer that comes before the request is written counts. After an early 2xx the rest is still written; if the
     /// server does not read it, the call fails.

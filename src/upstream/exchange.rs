@@ -34,7 +34,7 @@ const RESET_WAIT: Duration = Duration::from_millis(250);
 pub(super) enum Outcome {
     /// The connection is given back where it can serve another call.
     Answered(Answer, Option<Connection>),
-    /// A used connection ended before the peer had read the request: it was old, and nothing came of it.
+    /// A used connection ended before the peer had read the request, or one that only asks: nothing came of it.
     Unread(CallError),
     Failed(CallError),
 }
@@ -70,7 +70,7 @@ pub(super) async fn exchange(
         }
         Err(Broke::Closed { error, reset }) => {
             let old = exchange.connection.used && exchange.read == 0;
-            if old && (reset || exchange.was_not_read().await) {
+            if old && (reset || request.is_safe() || exchange.was_not_read().await) {
                 Outcome::Unread(error)
             } else {
                 Outcome::Failed(error)

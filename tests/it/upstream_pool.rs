@@ -129,6 +129,29 @@ async fn a_used_connection_that_ends_after_the_request_was_read_is_not_replaced(
     assert_eq!((server.connections(), server.requests()), (1, 2));
 }
 
+/// Whoever only asks may ask again (RFC 9110, 9.2.2).
+#[tokio::test]
+async fn a_safe_request_is_sent_again_even_if_it_was_read() {
+    let server = FaultServer::start(|mut peer| async move {
+        peer.request().await.unwrap();
+        peer.write(OK).await;
+        peer.request().await;
+    })
+    .await;
+    let client = client();
+    for _ in 0..2 {
+        let request = hooklatch::upstream::Request {
+            head: b"GET / HTTP/1.1\r\nHost: app\r\n\r\n",
+            body: b"",
+            is_head: false,
+        };
+        let endpoint = crate::upstream::endpoint(&server.url("/"));
+        let answer = client.call(&endpoint, request, &limits()).await;
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    assert_eq!((server.connections(), server.requests()), (2, 3));
+}
+
 /// An app that closes idle connections may do so just when the next request comes.
 #[tokio::test]
 async fn a_used_connection_that_ends_before_the_request_is_read_is_replaced() {

@@ -164,9 +164,14 @@ impl Shared {
             drop(open);
             let shared = self.clone();
             std::thread::spawn(move || {
+                let peer = stream.peer_addr().ok();
                 // The error is the other side's leaving.
                 drop(shared.serve(&stream));
-                drop(stream.shutdown(Shutdown::Both));
+                // The copy too: as long as one is open, what came unread is not answered with a reset, as it is when a
+                // real app closes.
+                let mut open = shared.open.lock().unwrap();
+                open.retain(|stream| stream.peer_addr().ok() != peer);
+                drop(stream);
             });
         }
     }
