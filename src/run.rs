@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use self::front::Socket;
+use self::front::{Listener, Socket};
 use crate::admin::{self, ReloadRequest};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, TlsFiles};
@@ -159,7 +159,7 @@ async fn live(
     };
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let admin = tokio::spawn(admin::serve(admin, state, async { drop(ended.await) }));
-    socket
+    let listener = socket
         .serve(config.workers, tls.clone(), door.clone(), stop)
         .await?;
     controller.enter(Phase::Running);
@@ -186,8 +186,9 @@ async fn live(
     // Whoever still asks for a reload is told that it is too late.
     drop(reloads);
     let outcome = match outcome {
-        Ok(()) => gateway.drain(&controller, &mut signals).await,
+        Ok(()) => gateway.drain(&controller, &mut signals, listener).await,
         Err(error) => {
+            drop(listener);
             controller.enter(Phase::Closing);
             // The exit code says it; a sender that hears nothing tries again.
             drop(timeout(REFUSAL_TIMEOUT, gateway.door.idle()).await);
@@ -297,7 +298,12 @@ impl Gateway {
     }
 
     /// Unready, then no new connections, then the end of what is under way; as soon as all is quiet.
-    async fn drain(mut self, controller: &Controller, signals: &mut Signals) -> Result<(), RunError> {
+    async fn drain(
+        mut self,
+        controller: &Controller,
+        signals: &mut Signals,
+        listener: Listener,
+    ) -> Result<(), RunError> {
         let deadline = Instant::now() + self.config.drain_timeout;
         tracing::info!(listen = %self.listen_asked, "draining");
         controller.enter(Phase::Draining);
@@ -307,6 +313,7 @@ impl Gateway {
             // A second signal: no more waiting for balancers.
             () = signals.stop() => {}
         }
+        listener.turn_away().await;
         controller.enter(Phase::Closing);
         let requests_ended = tokio::time::timeout_at(deadline, self.door.idle()).await.is_ok();
         let cut_off = match self.deliverer.take() {

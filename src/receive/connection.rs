@@ -24,6 +24,9 @@ use crate::shutdown::Phase;
 /// A refused connection gets its 503 within this time or none.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Once no new connections come, a connection without a request has this long to begin one: it may be on its way.
+const LAST_CALL: Duration = Duration::from_millis(200);
+
 /// At the end of a drain an HTTP/2 connection has this long to send its last answers and its goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -92,7 +95,12 @@ async fn serve_http1<S>(door: &FrontDoor, mut connection: Http1<S>, peer: IpAddr
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut closing = pin!(door.stop.reached(Phase::Closing));
+    // A stop waits for the connection: it may be in the middle of a header.
+    let active = Active::enter(door);
+    let mut last_call = pin!(async {
+        door.stop.reached(Phase::Closing).await;
+        tokio::time::sleep(LAST_CALL).await;
+    });
     let mut first = true;
     loop {
         let snapshot = door.snapshot.load_full();
@@ -101,7 +109,7 @@ where
             biased;
             head = connection.read_head(&snapshot.limits, first) => head,
             // Whoever is in the middle of a header may finish it; an idle connection just ends.
-            () = &mut closing, if !first => match connection.begun() {
+            () = &mut last_call => match connection.begun() {
                 true => connection.read_head(&snapshot.limits, true).await,
                 false => Ok(None),
             },
@@ -112,19 +120,19 @@ where
                 let answer = door.headless(&refusal, peer, began.elapsed());
                 if refusal != Refusal::Aborted {
                     connection.write_answer(&answer, None, true, &door.date).await;
+                    drop(active);
                     connection.close().await;
                 }
                 return;
             }
             Ok(Some(head)) => {
-                let active = Active::enter(door);
                 let answer = door.handle(&head, &mut connection, peer, tls).await;
                 let stopping = door.is_stopping();
                 let reusable = connection
                     .write_answer(&answer, Some(&head), stopping, &door.date)
                     .await;
-                drop(active);
                 if !reusable {
+                    drop(active);
                     connection.close().await;
                     return;
                 }
@@ -143,19 +151,21 @@ async fn serve_http2(
 ) {
     let http2 = Arc::new(Http2::new(door.clone()));
     let mut connection = pin!(http2.process_new(stream, shutdown));
-    // Neither the preface nor a header that comes frame by frame has a deadline otherwise.
-    tokio::select! {
-        _ = &mut connection => return,
-        () = tokio::time::sleep(first_within) => {}
-    }
-    if !http2.has_begun() {
-        return;
-    }
-    tokio::select! {
-        _ = &mut connection => return,
-        () = door.stop.reached(Phase::Closing) => {}
-    }
+    // A stop waits for the connection, which may be in the middle of a header.
     let active = Active::enter(door);
+    let mut closing = pin!(door.stop.reached(Phase::Closing));
+    // Neither the preface nor a header that comes frame by frame has a deadline otherwise.
+    let begins_in_time = async {
+        tokio::time::sleep(first_within).await;
+        if http2.has_begun() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        _ = &mut connection => return,
+        () = begins_in_time => return,
+        () = &mut closing => {}
+    }
     // Late or not, the connection ends with its requests.
     let ended = tokio::time::timeout(GOODBYE_TIMEOUT, &mut connection)
         .await

@@ -150,7 +150,7 @@ impl FrontDoor {
         self.limiter.sweep(self.snapshot.load().limits.failures_per_peer);
     }
 
-    /// Resolves when no request is under way.
+    /// Resolves when no connection is left that a stop waits for.
     pub async fn idle(&self) {
         loop {
             let notified = self.became_idle.notified();
@@ -162,7 +162,7 @@ impl FrontDoor {
     }
 
     /// From a head to the answer, with the request's line and meters. The caller holds an [`Active`] until the answer is
-    /// written.
+    /// written, its connection's or one of its own.
     async fn handle(&self, head: &Head, body: &mut dyn BodySource, peer: IpAddr, tls: bool) -> Answer {
         let started = Instant::now();
         let snapshot = self.snapshot.load_full();
@@ -341,7 +341,7 @@ fn relayed(entry: &route::Entry, relayed: Relayed) -> Success {
     }
 }
 
-/// Counts a request while it is under way: until its answer is written.
+/// What a stop waits for: a connection until its last answer is written, a request of HTTP/2 until it has its answer.
 struct Active<'a>(&'a FrontDoor);
 
 impl<'a> Active<'a> {

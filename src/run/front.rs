@@ -12,7 +12,7 @@ use pingora::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignal
 use pingora::services::Service;
 use pingora::services::listening::Service as Listening;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::RunError;
 use crate::receive::{Front, FrontDoor, TlsIdentity};
@@ -20,6 +20,8 @@ use crate::shutdown::{Phase, Watch};
 
 /// Pingora must begin to serve within this time, or the start has failed.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Once nobody new can connect, this long until the listener closes: who was connecting is accepted meanwhile.
+const LAST_ACCEPTS: Duration = Duration::from_millis(100);
 /// Longer than any drain: the process ends by our own deadline, never by Pingora's.
 const GRACE_SECS: u64 = 2 * 3600;
 
@@ -49,15 +51,17 @@ impl Socket {
         self.address
     }
 
-    /// Starts Pingora on threads of its own, which live as long as the process; returns once they serve.
+    /// Starts Pingora on threads of its own, which live as long as the process; returns once they serve. The listener
+    /// closes in phase `Closing`, and when what is returned is dropped.
     pub(super) async fn serve(
         self,
         workers: usize,
         tls: Option<Arc<TlsIdentity>>,
         door: Arc<FrontDoor>,
         stop: Watch,
-    ) -> Result<(), RunError> {
+    ) -> Result<Listener, RunError> {
         let address = self.address;
+        let listener = Listener(self.listener.try_clone().map_err(RunError::System)?);
         let (started, has_started) = oneshot::channel();
         let service = Bound {
             service: listening(address, tls, door)?,
@@ -83,11 +87,44 @@ impl Socket {
             .spawn(serve)
             .map_err(RunError::System)?;
         match timeout(OPEN_TIMEOUT, has_started).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(listener),
             Ok(Err(_)) | Err(_) => Err(RunError::NotOpen(address)),
         }
     }
 }
+
+/// The open listener, beside Pingora's hold on it.
+#[derive(Debug)]
+pub(super) struct Listener(TcpListener);
+
+impl Listener {
+    /// Lets nobody new connect, and gives those who are connecting time to get through: the system completes connections
+    /// by itself, and resets those that nobody has accepted when the listener closes.
+    pub(super) async fn turn_away(self) {
+        #[cfg(target_os = "linux")]
+        {
+            // Without the filter, who connects at the last moment gets through or not as chance has it.
+            socket2::SockRef::from(&self.0).attach_filter(&NO_SYN).ok();
+        }
+        sleep(LAST_ACCEPTS).await;
+    }
+}
+
+/// Drops the first packet of a connection, byte 13 of whose TCP header has the flag SYN; its sender tries again and finds
+/// the listener closed. Everything else passes.
+#[cfg(target_os = "linux")]
+const NO_SYN: [socket2::SockFilter; 4] = {
+    use socket2::SockFilter;
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    [
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(JUMP_IF_SET, 0, 1, 0x02),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+};
 
 fn listening(
     address: SocketAddr,

@@ -1,7 +1,11 @@
 //! Start, stop, signals and exit codes of the real binary, under load too.
 
+mod drain;
 mod letters;
+mod load;
 mod reload;
+mod rotation;
+mod signals;
 
 use std::collections::HashSet;
 use std::net::TcpListener;
@@ -9,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use self::load::{Load, booking_app, wait_until_taken};
 use crate::support::{
     App, Connection, Gateway, Launch, PATIENCE, Reply, Response, hmac_hex, quantiv_config, wait_for,
 };
@@ -75,109 +79,17 @@ fn metric(gateway: &Gateway, name: &str) -> f64 {
         .sum()
 }
 
+/// Puts a new configuration where the gateway reads it.
+fn write_config(gateway: &Gateway, text: &str) {
+    let dir = gateway.dir();
+    let text = text.replace("{dir}", dir.to_str().unwrap());
+    std::fs::write(dir.join("new.toml"), text).unwrap();
+    std::fs::rename(dir.join("new.toml"), dir.join("hooklatch.toml")).unwrap();
+}
+
 fn wait_for_log(gateway: &Gateway, text: &str) {
     let found = wait_for(PATIENCE, || gateway.log().contains(text).then_some(()));
     assert!(found.is_some(), "no {text:?} in the log");
-}
-
-/// Senders that post distinct genuine events without a pause, each on a kept-alive connection.
-struct Load {
-    stop: Arc<AtomicBool>,
-    acked: Arc<Mutex<HashSet<String>>>,
-    refused: Arc<AtomicUsize>,
-    broken: Arc<AtomicUsize>,
-    senders: Vec<JoinHandle<()>>,
-}
-
-impl Load {
-    fn start(gateway: &Gateway, tag: &str) -> Self {
-        let mut load = Self {
-            stop: Arc::default(),
-            acked: Arc::default(),
-            refused: Arc::default(),
-            broken: Arc::default(),
-            senders: Vec::new(),
-        };
-        for sender in 0..6 {
-            let (stop, acked) = (load.stop.clone(), load.acked.clone());
-            let (refused, broken) = (load.refused.clone(), load.broken.clone());
-            let (address, tag) = (gateway.listen(), format!("{tag}-{sender}"));
-            load.senders.push(std::thread::spawn(move || {
-                let mut connection = None;
-                for number in 0.. {
-                    if stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let id = format!("{tag}-{number}");
-                    let body = body(&id);
-                    let answer = match connection.take() {
-                        Some(open) => Ok(open),
-                        None => Connection::open(address),
-                    }
-                    .and_then(|mut open: Connection| {
-                        let signature = hmac_hex(b"secret", body.as_bytes());
-                        let answer =
-                            open.post(PATH, &[("X-Quantiv-Signature", &signature)], body.as_bytes())?;
-                        if answer.header("connection") != Some("close") {
-                            connection = Some(open);
-                        }
-                        Ok(answer)
-                    });
-                    match answer {
-                        Ok(answer) if answer.status == 200 => {
-                            acked.lock().unwrap().insert(id);
-                        }
-                        Ok(_) => {
-                            refused.fetch_add(1, Ordering::SeqCst);
-                        }
-                        Err(_) => {
-                            broken.fetch_add(1, Ordering::SeqCst);
-                            std::thread::sleep(Duration::from_millis(5));
-                        }
-                    }
-                }
-            }));
-        }
-        load
-    }
-
-    fn wait_for_acks(&self, count: usize) {
-        let enough = wait_for(PATIENCE, || {
-            (self.acked.lock().unwrap().len() >= count).then_some(())
-        });
-        assert!(enough.is_some(), "the load does not get through");
-    }
-
-    /// Ends it: what was acknowledged, and how many requests were refused or broke.
-    fn stop(self) -> (HashSet<String>, usize, usize) {
-        self.stop.store(true, Ordering::SeqCst);
-        for sender in self.senders {
-            sender.join().unwrap();
-        }
-        let acked = std::mem::take(&mut *self.acked.lock().unwrap());
-        (
-            acked,
-            self.refused.load(Ordering::SeqCst),
-            self.broken.load(Ordering::SeqCst),
-        )
-    }
-}
-
-/// An app that books what it takes.
-fn booking_app() -> (App, Arc<Mutex<HashSet<String>>>) {
-    let taken: Arc<Mutex<HashSet<String>>> = Arc::default();
-    let book = taken.clone();
-    let app = App::unrecorded(move |request| {
-        book.lock().unwrap().insert(id_of(&request.body));
-        Reply::Status(200)
-    });
-    (app, taken)
-}
-
-fn wait_until_taken(taken: &Mutex<HashSet<String>>, acked: &HashSet<String>) {
-    let all = wait_for(PATIENCE, || acked.is_subset(&taken.lock().unwrap()).then_some(()));
-    let missing = acked.difference(&taken.lock().unwrap()).count();
-    assert!(all.is_some(), "{missing} acknowledged events never arrived");
 }
 
 #[test]
@@ -283,26 +195,6 @@ fn compile(dir: &Path, source: &str) -> PathBuf {
 }
 
 #[test]
-fn a_stop_under_load_loses_nothing() {
-    let (app, taken) = booking_app();
-    let mut gateway = Gateway::start(&config(&app));
-    let mut acked = HashSet::new();
-    for round in 0..5 {
-        let load = Load::start(&gateway, &format!("term-{round}"));
-        load.wait_for_acks(100);
-        let began = Instant::now();
-        assert_eq!(gateway.term().code(), Some(0), "{}", gateway.log());
-        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-        let (more, refused, _) = load.stop();
-        acked.extend(more);
-        // At most the request that each of the six had just begun when the store closed.
-        assert!(refused <= 6, "{refused} refused");
-        gateway.restart();
-    }
-    wait_until_taken(&taken, &acked);
-}
-
-#[test]
 fn kill_9_and_a_restart_deliver_the_rest() {
     let up = Arc::new(AtomicBool::new(false));
     let (is_up, taken) = (up.clone(), Arc::new(Mutex::new(HashSet::new())));
@@ -318,7 +210,7 @@ fn kill_9_and_a_restart_deliver_the_rest() {
     let load = Load::start(&gateway, "kill");
     load.wait_for_acks(200);
     gateway.kill9();
-    let (acked, ..) = load.stop();
+    let acked = load.stop().acked;
     up.store(true, Ordering::SeqCst);
     gateway.restart();
     wait_until_taken(&taken, &acked);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{PATH, admin, booking_app, config, metric, send, wait_until_taken};
+use super::load::{booking_app, wait_until_taken};
+use super::{PATH, admin, config, metric, send};
 use crate::support::{App, Connection, Gateway, PATIENCE, Reply, hmac_hex, wait_for};
 
 /// An app that refuses until the switch is on, and a gateway that gives up after two attempts.

@@ -6,22 +6,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::{
-    Load, PATH, admin, body, booking_app, config, metric, post, send, wait_for_log, wait_until_taken,
-};
-use crate::support::{App, Gateway, PATIENCE, Reply, wait_for};
-
-/// Puts a new configuration where the gateway reads it.
-fn write(gateway: &Gateway, text: &str) {
-    let dir = gateway.dir();
-    let text = text.replace("{dir}", dir.to_str().unwrap());
-    std::fs::write(dir.join("new.toml"), text).unwrap();
-    std::fs::rename(dir.join("new.toml"), dir.join("hooklatch.toml")).unwrap();
-}
+use super::load::{Load, booking_app, wait_until_taken};
+use super::{PATH, admin, body, config, metric, post, send, wait_for_log, write_config};
+use crate::support::{App, Gateway, PATIENCE, Reply, proved, rounds, wait_for};
 
 /// Writes and applies one; `Err` has what the admin API said.
 fn reconfigure(gateway: &Gateway, text: &str) -> Result<(), String> {
-    write(gateway, text);
+    write_config(gateway, text);
     let answer = admin(gateway, "POST", "/-/reload", "");
     match answer.status {
         200 => Ok(()),
@@ -38,32 +29,98 @@ fn second_route(app: &App, path: &str) -> String {
     )
 }
 
+/// Reloads under load.
+const RELOADS: (usize, usize) = (20, 100);
+
+/// Breaks a good file.
+type Break = fn(&str) -> String;
+
+/// What a broken file looks like, and what the log says about it.
+const BROKEN: [(Break, &str); 7] = [
+    (|good| good.replace("[store]", "[stroe]"), "stroe"),
+    (|good| cut_after(good, "secrets = ["), "hooklatch.toml:"),
+    (|_| String::new(), "[[route]]"),
+    (
+        |good| good.replacen("value = \"secret\"", "env = \"NOWHERE_SET\"", 1),
+        "NOWHERE_SET",
+    ),
+    (
+        |good| good.replacen("value = \"secret\"", "file = \"/nowhere/secret\"", 1),
+        "/nowhere/secret",
+    ),
+    (
+        |good| good.replacen("provider = \"quantiv\"", "provider = \"quantic\"", 1),
+        "did you mean",
+    ),
+    (
+        |good| good.replacen("127.0.0.1:0", "127.0.0.1:1", 1),
+        "needs a restart",
+    ),
+];
+
+/// The text up to a mark and with it, as a writer leaves a file that died half-way.
+fn cut_after(text: &str, mark: &str) -> String {
+    let end = text.find(mark).unwrap() + mark.len();
+    text[..end].to_owned()
+}
+
+/// Every second file is broken: it changes nothing, and the one before goes on.
 #[test]
 fn reloads_under_load_fail_no_request() {
     let (app, taken) = booking_app();
-    let good = config(&app);
-    let gateway = Gateway::start(&good);
+    let base = config(&app);
+    let gateway = Gateway::start(&base);
     let load = Load::start(&gateway, "reload");
-    for round in 0..20 {
-        let so_far = load.acked.lock().unwrap().len();
-        let text = match round % 2 {
-            0 => good.clone() + &second_route(&app, &format!("/hooks/round-{round}")),
-            _ => good.replace("[store]", "[stroe]"),
-        };
-        write(&gateway, &text);
-        gateway.signal(Signal::HUP);
-        let done = |gateway: &Gateway| metric(gateway, "hooklatch_config_reloads_total");
-        let wanted = f64::from(round + 1);
-        assert!(wait_for(PATIENCE, || (done(&gateway) == wanted).then_some(())).is_some());
-        load.wait_for_acks(so_far + 10);
+    let rounds = rounds(RELOADS.0, RELOADS.1);
+    for round in 0..rounds {
+        let path = format!("/hooks/round-{round}");
+        let good = base.clone() + &second_route(&app, &path);
+        let (is_broken, by_signal) = (round % 2 == 1, round % 4 < 2);
+        let (broken, complaint) = BROKEN[round / 2 % BROKEN.len()];
+        write_config(&gateway, &if is_broken { broken(&good) } else { good });
+        let said_before = gateway.log().len();
+        if by_signal {
+            gateway.signal(Signal::HUP);
+            let done = || metric(&gateway, "hooklatch_config_reloads_total") as usize > round;
+            assert!(wait_for(PATIENCE, || done().then_some(())).is_some());
+        } else {
+            let answer = admin(&gateway, "POST", "/-/reload", "");
+            let wanted = if is_broken { 422 } else { 200 };
+            assert_eq!(answer.status, wanted, "{complaint}: {}", answer.text());
+            assert!(
+                !is_broken || answer.text().contains(complaint),
+                "{}",
+                answer.text()
+            );
+        }
+        let wanted = if is_broken { 404 } else { 200 };
+        assert_eq!(
+            post(&gateway, &path, "secret", body(&path).as_bytes()).status,
+            wanted,
+            "{complaint}"
+        );
+        if is_broken {
+            let told = wait_for(PATIENCE, || {
+                gateway.log()[said_before..].contains(complaint).then_some(())
+            });
+            assert!(told.is_some(), "{complaint:?} is not in the log");
+        }
+        load.wait_for_more(2);
     }
-    let (acked, refused, broken) = load.stop();
-    assert_eq!((refused, broken), (0, 0));
+    let tally = load.stop();
+    tally.expect_all_answered();
     let log = gateway.log();
-    assert_eq!(log.matches("configuration reloaded").count(), 10, "{log}");
-    assert_eq!(log.matches("configuration not reloaded").count(), 10, "{log}");
-    assert!(log.contains("stroe"), "the reason is in the log");
-    wait_until_taken(&taken, &acked);
+    assert_eq!(log.matches("configuration reloaded").count(), rounds.div_ceil(2));
+    assert_eq!(log.matches("configuration not reloaded").count(), rounds / 2);
+    wait_until_taken(&taken, &tally.acked);
+    proved(
+        "reload_under_load",
+        format_args!(
+            "{rounds} reloads, {} of broken files, {} acknowledged, 0 failed, 0 lost",
+            rounds / 2,
+            tally.acked.len()
+        ),
+    );
 }
 
 #[test]
@@ -215,7 +272,9 @@ fn secrets_rotate() {
     let gateway = Gateway::start(&one);
     let status = |secret: &str, id: &str| post(&gateway, PATH, secret, body(id).as_bytes()).status;
     assert_eq!((status("secret", "a"), status("newer secret", "b")), (200, 401));
-    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1500);
+    // In whole milliseconds, as the gateway reads it.
+    let soon = jiff::Timestamp::now().as_millisecond() + 1500;
+    let soon = jiff::Timestamp::from_millisecond(soon).unwrap();
     reconfigure(&gateway, &two(&soon.to_string())).unwrap();
     assert_eq!((status("secret", "c"), status("newer secret", "d")), (200, 200));
     // No reload is needed for the old one to end.

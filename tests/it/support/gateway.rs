@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -242,6 +243,15 @@ impl Gateway {
         if let Err(ended) = self.try_restart() {
             panic!("the gateway did not restart: {:?}\n{}", ended.status, ended.log);
         }
+    }
+
+    /// Starts it again and sends it `signal` after `wait`, ready or not; how it ended.
+    pub(crate) fn signal_at_restart(&mut self, signal: Signal, wait: Duration) -> ExitStatus {
+        self.kill9();
+        *self = spawn(self.launch.clone(), self.dir.clone());
+        std::thread::sleep(wait);
+        self.signal(signal);
+        self.wait()
     }
 
     /// Like [`Gateway::restart`], with the failure as a value.
