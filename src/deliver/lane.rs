@@ -346,7 +346,7 @@ impl Lane {
         let circumstances = Circumstances {
             plan: &settings.retry,
             attempts,
-            age: Duration::from_millis(began_wall.millis_since(job.age_from)),
+            age: job.age,
             now: ended_wall,
             draw: fastrand::f64(),
         };

@@ -136,8 +136,9 @@ pub struct Job {
     pub target: Target,
     /// Attempts made before this lease (since the last replay).
     pub attempts: u32,
-    /// The age of a delivery counts from here: the later of received, replayed, and the target's last resume.
-    pub age_from: Timestamp,
+    /// How old the delivery is, by a clock that does not jump: since it was received or replayed, or its target came back,
+    /// whichever was last.
+    pub age: Duration,
 }
 
 /// What [`Inbox::claim`] found.

@@ -127,7 +127,7 @@ impl FrontDoor {
             limiter: Arc::new(Limiter::new()),
             inbox: parts.inbox,
             hash_key: parts.hash_key,
-            flights: Arc::new(Flights::new(parts.marks)),
+            flights: Arc::new(Flights::new(parts.marks, parts.clock.now())),
             client: parts.client,
             telemetry: parts.telemetry,
             date: HttpDate::new(parts.clock.clone()),

@@ -64,8 +64,8 @@ enum Slot {
     /// The first copy is on its way. The channel is there once a second one waits; it is dropped with the slot, when the
     /// first has ended.
     InFlight(Option<watch::Sender<()>>),
-    /// The upstream took it; forgotten after this time.
-    Taken { until: Timestamp },
+    /// The upstream took it; forgotten after this time, whatever the wall clock does.
+    Taken { until: Instant },
 }
 
 enum Turn {
@@ -82,12 +82,15 @@ struct Flight {
 }
 
 impl Flights {
-    /// Starts with the marks that the store remembers.
-    pub(super) fn new(marks: Vec<ProxyMark>) -> Self {
-        let slots = marks
-            .into_iter()
-            .map(|mark| (mark.key, Slot::Taken { until: mark.until }))
-            .collect();
+    /// Starts with the marks that the store remembers; it is `now`.
+    pub(super) fn new(marks: Vec<ProxyMark>, now: Timestamp) -> Self {
+        let started = Instant::now();
+        let slots = marks.into_iter().map(|mark| {
+            let left = Duration::from_millis(mark.until.millis_since(now));
+            let until = started + left;
+            (mark.key, Slot::Taken { until })
+        });
+        let slots = slots.collect();
         Self(Mutex::new(slots))
     }
 
@@ -95,7 +98,7 @@ impl Flights {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turn(self: &Arc<Self>, key: DedupKey, now: Timestamp) -> Turn {
+    fn turn(self: &Arc<Self>, key: DedupKey, now: Instant) -> Turn {
         let mut slots = self.lock();
         match slots.get_mut(&key) {
             Some(Slot::InFlight(waiting)) => {
@@ -118,12 +121,12 @@ impl Flights {
 }
 
 /// Makes room: what has run out goes, and if that is not enough the half that runs out first.
-fn forget_some(slots: &mut Slots, now: Timestamp) {
+fn forget_some(slots: &mut Slots, now: Instant) {
     slots.retain(|_, slot| !matches!(slot, Slot::Taken { until } if *until <= now));
     if slots.len() < MARKS_MAX / 2 {
         return;
     }
-    let mut ends: Vec<Timestamp> = slots
+    let mut ends: Vec<Instant> = slots
         .values()
         .filter_map(|slot| match slot {
             Slot::Taken { until } => Some(*until),
@@ -140,7 +143,7 @@ fn forget_some(slots: &mut Slots, now: Timestamp) {
 }
 
 impl Flight {
-    fn taken(mut self, until: Timestamp) {
+    fn taken(mut self, until: Instant) {
         self.done = true;
         self.flights.lock().insert(self.key, Slot::Taken { until });
     }
@@ -211,13 +214,9 @@ pub(super) async fn relay(relay: Relay<'_>, identified: &Identified) -> Result<R
         .await
     {
         Ok(answer) => {
-            if (200..300).contains(&answer.status) {
-                let at = relay.clock.now();
-                let until = after(at, identified.dedup_window);
-                if let Some(flight) = flight {
-                    flight.taken(until);
-                    mark(&relay, identified.dedup_key, at, until);
-                }
+            if let Some(flight) = flight.filter(|_| (200..300).contains(&answer.status)) {
+                flight.taken(Instant::now() + identified.dedup_window);
+                mark(&relay, identified);
             }
             Ok(Relayed::Answer(answer))
         }
@@ -229,7 +228,7 @@ pub(super) async fn relay(relay: Relay<'_>, identified: &Identified) -> Result<R
 async fn first_or_taken(relay: &Relay<'_>, key: DedupKey) -> Result<Option<Flight>, Refusal> {
     let deadline = Instant::now() + relay.upstream.copy_wait;
     loop {
-        match relay.flights.turn(key, relay.clock.now()) {
+        match relay.flights.turn(key, Instant::now()) {
             Turn::First(flight) => return Ok(Some(flight)),
             Turn::Taken => return Ok(None),
             Turn::Wait(mut ended) => {
@@ -242,14 +241,16 @@ async fn first_or_taken(relay: &Relay<'_>, key: DedupKey) -> Result<Option<Fligh
     }
 }
 
-fn mark(relay: &Relay<'_>, key: DedupKey, at: Timestamp, until: Timestamp) {
+fn mark(relay: &Relay<'_>, identified: &Identified) {
     if let Some(inbox) = relay.inbox {
-        inbox.mark(ProxyMark { key, at, until });
+        let at = relay.clock.now();
+        let window = i64::try_from(identified.dedup_window.as_millis()).unwrap_or(i64::MAX);
+        inbox.mark(ProxyMark {
+            key: identified.dedup_key,
+            at,
+            until: Timestamp(at.0.saturating_add(window)),
+        });
     }
-}
-
-fn after(at: Timestamp, wait: Duration) -> Timestamp {
-    Timestamp(at.0.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
 }
 
 #[cfg(test)]
@@ -261,17 +262,19 @@ mod tests {
     fn a_key_is_taken_only_when_said_so_and_until_its_time() {
         let flights = Arc::new(Flights::default());
         let key = DedupKey([1; 16]);
-        let Turn::First(first) = flights.turn(key, Timestamp(0)) else {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let Turn::First(first) = flights.turn(key, start) else {
             unreachable!("nobody else")
         };
-        assert!(matches!(flights.turn(key, Timestamp(0)), Turn::Wait(_)));
+        assert!(matches!(flights.turn(key, start), Turn::Wait(_)));
         drop(first);
-        let Turn::First(second) = flights.turn(key, Timestamp(0)) else {
+        let Turn::First(second) = flights.turn(key, start) else {
             unreachable!("the first failed")
         };
-        second.taken(Timestamp(10));
-        assert!(matches!(flights.turn(key, Timestamp(9)), Turn::Taken));
-        assert!(matches!(flights.turn(key, Timestamp(10)), Turn::First(_)));
+        second.taken(after(10));
+        assert!(matches!(flights.turn(key, after(9)), Turn::Taken));
+        assert!(matches!(flights.turn(key, after(10)), Turn::First(_)));
     }
 
     #[test]
@@ -279,11 +282,12 @@ mod tests {
         let (hash_key, route) = (DedupHashKey([1; 16]), RouteName::new("r"));
         let key_of = |n: u64| DedupKey::derive(&hash_key, KeyKind::Id, &route, "", &n.to_be_bytes());
         let flights = Arc::new(Flights::default());
+        let start = Instant::now();
         for n in 0..(MARKS_MAX as u64 + 10) {
-            let Turn::First(flight) = flights.turn(key_of(n), Timestamp(0)) else {
+            let Turn::First(flight) = flights.turn(key_of(n), start) else {
                 unreachable!("all differ")
             };
-            flight.taken(Timestamp(1000 + i64::try_from(n).unwrap()));
+            flight.taken(start + Duration::from_millis(1000 + n));
         }
         let slots = flights.lock();
         assert!(slots.len() <= MARKS_MAX);

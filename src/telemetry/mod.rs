@@ -190,6 +190,14 @@ impl Telemetry {
         }
     }
 
+    /// The wall clock was set by so many seconds while a process had the store, or none had it for that long.
+    pub fn clock_jumped(&self, seconds: i64) {
+        tracing::warn!(
+            seconds,
+            "the wall clock jumped, or nothing ran for long: what is kept ages from now on"
+        );
+    }
+
     /// A kept body does not have its hash any more; the event is dead, `corrupt`.
     pub fn corrupt(&self, seq: Seq) {
         self.metrics().corrupt_events.inc();

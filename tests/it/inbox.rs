@@ -66,6 +66,11 @@ impl Rig {
 
     /// Ends the process's part without closing, and starts again.
     fn reopen(self) -> Self {
+        self.reopen_after(0)
+    }
+
+    /// The same, with a stop of so many milliseconds.
+    fn reopen_after(self, millis: i64) -> Self {
         let Self {
             folder,
             clock,
@@ -73,6 +78,7 @@ impl Rig {
             inbox,
         } = self;
         drop(inbox);
+        clock.advance(millis);
         let inbox = open(&settings, clock.clone(), Telemetry::new()).unwrap();
         Self {
             folder,
@@ -300,7 +306,8 @@ async fn an_event_comes_back_byte_for_byte_fresh_and_from_the_store() {
             got.verified && got.has_idempotency_key && got.type_unsigned,
             "{place}"
         );
-        assert_eq!((job.attempts, job.age_from), (0, Timestamp(START)), "{place}");
+        assert_eq!(job.attempts, 0, "{place}");
+        assert!(job.age < PATIENCE, "{place}: {:?}", job.age);
         rig = rig.reopen();
     }
 }
@@ -426,7 +433,7 @@ async fn a_released_lease_is_due_at_once() {
 async fn a_duplicate_of_a_dead_event_sets_it_going_again() {
     let rig = Rig::new();
     let seq = kill(&rig, "evt_1", "x").await;
-    rig.clock.advance(1000);
+    let rig = rig.reopen_after(DAY);
     let again = rig.accept("evt_1", "x").await;
     assert_eq!(
         again,
@@ -439,7 +446,7 @@ async fn a_duplicate_of_a_dead_event_sets_it_going_again() {
     let rig = rig.reopen();
     let job = claim_one(&*rig.inbox).await;
     assert_eq!((job.event.seq, job.attempts), (seq, 0));
-    assert_eq!(job.age_from, Timestamp(START + 1000), "the age begins anew");
+    assert!(job.age < PATIENCE, "the age begins anew: {:?}", job.age);
     assert_eq!(
         rig.counts(&app()),
         TargetCounts {
@@ -685,17 +692,16 @@ async fn a_target_that_leaves_is_parked_and_ages_only_after_its_return() {
             .query_row("SELECT parked_since FROM upstream WHERE name = 'app'", [], |r| {
                 r.get::<_, Option<i64>>(0)
             })
-            .is_ok_and(|since| since == Some(START))
+            .is_ok_and(|since| since.is_some_and(|since| since - START < DAY))
     })
     .await;
-    rig.clock.advance(3 * DAY);
-    let rig = rig.reopen();
+    let rig = rig.reopen_after(3 * DAY);
     rig.inbox.set_targets(&[target("other")]);
     claim_nothing(&*rig.inbox, &app()).await;
     rig.inbox.set_targets(&[app()]);
     let jobs = claim_exactly(&*rig.inbox, &app(), 2).await;
     for job in &jobs {
-        assert_eq!(job.age_from, Timestamp(START + 3 * DAY));
+        assert!(job.age < PATIENCE, "{:?}", job.age);
     }
     assert!(!rig.counts(&app()).parked);
 }
@@ -736,7 +742,8 @@ async fn retention_takes_settled_events_after_their_time_and_window() {
     rig.clock.advance(2 * 3600 * 1000);
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(ids(&rig).len(), 4);
-    rig = rig.reopen();
+    rig.clock.advance(-2 * 3600 * 1000);
+    rig = rig.reopen_after(2 * 3600 * 1000);
     until("the short one is gone", || {
         ids(&rig) == ["evt_long", "evt_dead", "evt_open"]
     })
@@ -750,8 +757,7 @@ async fn retention_takes_settled_events_after_their_time_and_window() {
         rig.accept("evt_long", "x").await,
         Accepted::Duplicate { .. }
     ));
-    rig.clock.advance(2 * 3600 * 1000);
-    rig = rig.reopen();
+    rig = rig.reopen_after(2 * 3600 * 1000);
     until("the dead one is gone", || ids(&rig) == ["evt_long", "evt_open"]).await;
     until("counted", || rig.counts(&app()).dead == 0).await;
     assert_eq!(rig.inbox.counts().events, 2);

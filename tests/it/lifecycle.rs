@@ -1,5 +1,6 @@
 //! Start, stop, signals and exit codes of the real binary, under load too.
 
+mod clock;
 mod drain;
 mod letters;
 mod load;

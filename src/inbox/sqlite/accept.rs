@@ -97,8 +97,15 @@ pub(super) fn held(tx: &Transaction<'_>, new: &NewEvent) -> Result<Option<Accept
 }
 
 /// Whether the key is still held: for its window, and until every delivery of its event is settled.
+///
+/// An event from the future came while the clock was wrong. A known id stays known; but an equal body may be another event,
+/// and nobody can tell how long ago the first one came.
 fn holds(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> bool {
     let age = tx.now.0.saturating_sub(holder.received_at);
+    let age = match new.key_kind {
+        KeyKind::Id => age,
+        KeyKind::Body | KeyKind::Unverified => age.saturating_abs(),
+    };
     let window = i64::try_from(new.dedup_window.as_millis()).unwrap_or(i64::MAX);
     holder.state == state::OPEN || age < window
 }
@@ -256,6 +263,7 @@ fn insert(
     row.raw_bind_parameter(22, event.secret.as_ref().map(|name| name.as_str()))?;
     row.raw_bind_parameter(23, scoped.as_ref().map(EventKey::as_str))?;
     row.raw_bind_parameter(24, earlier.as_ref().map(EventKey::as_str))?;
+    row.raw_bind_parameter(25, tx.steady_now)?;
     row.raw_execute()?;
     insert_payload(tx, seq, &event.headers, &event.body)?;
     tx.effects.events += 1;
@@ -289,7 +297,7 @@ fn flags(event: &Event) -> i64 {
 const INSERT_EVENT: &str = "INSERT INTO event (seq, route, state, wants, bytes, received_at, settled_at, keep_until,
   flags, key_kind, body_bytes, head_hash, body_hash, dedup_key, event_id, event_type, provider, method, path_rest,
   query, host, client, secret, event_key, possible_duplicate_of)
-  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?25, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
   ?23, ?24)";
 
 fn insert_payload(tx: &Transaction<'_>, seq: i64, headers: &[u8], body: &[u8]) -> Result<(), TxError> {

@@ -27,6 +27,8 @@ pub(super) const SETTLES_FLUSH: usize = 256;
 const SETTLES_MAX: usize = 2048;
 /// Settlements wait at most this long for an event to ride with.
 const SETTLE_WAIT: Duration = Duration::from_millis(50);
+/// That the store is in use is written this often.
+const ALIVE_EVERY: Duration = Duration::from_secs(60);
 /// The counters are written after this many events.
 const COUNT_EVERY: i64 = 10_000;
 /// After a full disk or a held lock, what must be written is tried again this often.
@@ -66,6 +68,7 @@ pub(super) struct Committer {
     pub(super) marks: Vec<ProxyMark>,
     pub(super) pruner: Pruner,
     pub(super) next_tick: Instant,
+    next_alive: Instant,
     /// Nothing is written before this; set after a full disk or a held lock.
     pub(super) hold_until: Option<Instant>,
     pub(super) used: u64,
@@ -92,6 +95,7 @@ impl Committer {
             marks: Vec::new(),
             pruner: Pruner::new(),
             next_tick: Instant::now(),
+            next_alive: Instant::now(),
             hold_until: None,
             used: 0,
             counted_at: next_seq,
@@ -131,6 +135,7 @@ impl Committer {
 
     fn work(&mut self, queue: &Receiver<Message>) -> Result<(), Failed> {
         self.tick()?;
+        self.note_alive()?;
         loop {
             let gone = self.gather(queue);
             if let Err(InboxError::Failed(_)) = self.shared.gate() {
@@ -143,6 +148,9 @@ impl Committer {
             }
             if Instant::now() >= self.next_tick {
                 self.tick()?;
+            }
+            if Instant::now() >= self.next_alive {
+                self.note_alive()?;
             }
             if queue.len() < BATCH_EVENTS / 8 {
                 self.prune()?;
@@ -371,6 +379,12 @@ impl Committer {
                 self.commit()?;
             }
         }
+        self.note_alive()?;
+        self.wal("PRAGMA wal_checkpoint(TRUNCATE)").map(drop)
+    }
+
+    fn note_alive(&mut self) -> Result<(), Failed> {
+        self.next_alive = Instant::now() + ALIVE_EVERY;
         let result = Transaction::run(
             &self.conn,
             &self.shared,
@@ -378,10 +392,10 @@ impl Committer {
             &mut self.next_seq,
             |tx| tx.store_counters(),
         );
-        if let Err(error) = result {
-            return self.rolled_back(error, Vec::new());
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => self.rolled_back(error, Vec::new()),
         }
-        self.wal("PRAGMA wal_checkpoint(TRUNCATE)").map(drop)
     }
 }
 

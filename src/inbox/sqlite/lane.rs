@@ -7,10 +7,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::event::{KeptEvent, Seq, Target, Timestamp};
+use super::jumps::Ages;
+use crate::event::{KeptEvent, Seq, Target};
 use crate::inbox::Job;
 
 /// Fresh events of one target in memory.
@@ -50,7 +52,7 @@ pub(super) struct Lane {
 pub(super) struct LaneState {
     /// Not in the configuration.
     pub(super) parked: bool,
-    /// When it last came back, in wall time.
+    /// When it last came back, in steady time.
     pub(super) resumed_at: i64,
     /// The upstream sets it is a member of, with their sizes.
     pub(super) sets: Vec<(i64, usize)>,
@@ -205,12 +207,12 @@ impl Lane {
     }
 
     /// Leases up to `max`, or says what to do instead.
-    pub(super) fn next(self: &Arc<Self>, max: usize, steady_now: i64) -> Next {
+    pub(super) fn next(self: &Arc<Self>, max: usize, ages: Ages) -> Next {
         let mut state = self.lock();
         if state.parked || max == 0 {
             return Next::Wait(None);
         }
-        let rows_due = state.next_due.is_some_and(|due| due <= steady_now);
+        let rows_due = state.next_due.is_some_and(|due| due <= ages.now);
         let scan = state.fresh.is_empty() && state.backlog_from.is_some();
         if state.reading.is_none() && (rows_due || scan) {
             let look = Look {
@@ -233,7 +235,7 @@ impl Lane {
             return Next::Wait(state.next_due.filter(|_| state.reading.is_none()));
         }
         let mut jobs = Vec::with_capacity(max.min(state.fresh.len()));
-        self.lease_fresh(&mut state, max, &mut jobs);
+        self.lease_fresh(&mut state, max, ages, &mut jobs);
         Next::Jobs(jobs)
     }
 
@@ -297,18 +299,19 @@ impl Lane {
         self.notify.notify_waiters();
     }
 
-    fn lease_fresh(&self, state: &mut LaneState, max: usize, jobs: &mut Vec<Job>) {
+    fn lease_fresh(&self, state: &mut LaneState, max: usize, ages: Ages, jobs: &mut Vec<Job>) {
         while jobs.len() < max {
             let Some(fresh) = state.fresh.pop_front() else {
                 break;
             };
             self.shrink(state, weight(&fresh.event));
             let age_from = fresh.event.event.received_at.0;
-            jobs.push(self.lease(state, fresh, 0, age_from, false));
+            let age = state.age(age_from, ages);
+            jobs.push(self.lease(state, fresh, 0, age, false));
         }
     }
 
-    fn lease(&self, state: &mut LaneState, fresh: Fresh, attempts: u32, age_from: i64, has_row: bool) -> Job {
+    fn lease(&self, state: &mut LaneState, fresh: Fresh, attempts: u32, age: Duration, has_row: bool) -> Job {
         let Fresh { event, members } = fresh;
         state.leases.insert(
             event.seq.0,
@@ -322,7 +325,7 @@ impl Lane {
             event,
             target: self.target.clone(),
             attempts,
-            age_from: Timestamp(age_from.max(state.resumed_at)),
+            age,
         }
     }
 
@@ -343,6 +346,12 @@ impl Lane {
 }
 
 impl LaneState {
+    /// The age of a delivery that began at `from`: since the target came back and the clock jumped, at most.
+    fn age(&self, from: i64, ages: Ages) -> Duration {
+        let from = from.max(self.resumed_at).max(ages.from);
+        Duration::from_millis(ages.now.saturating_sub(from).max(0).cast_unsigned())
+    }
+
     fn end_lease(&mut self, seq: i64) {
         self.leases.remove(&seq);
         if let Some(ended) = &mut self.reading {
@@ -362,7 +371,7 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Leases what was found, oldest first. Gives back what must be settled as corrupt.
-    pub(super) fn finish(mut self, found: Found, max: usize) -> (Vec<Job>, Vec<Lease>) {
+    pub(super) fn finish(mut self, found: Found, max: usize, ages: Ages) -> (Vec<Job>, Vec<Lease>) {
         self.done = true;
         let lane = self.lane.clone();
         let mut state = lane.lock();
@@ -375,13 +384,14 @@ impl Reading {
         if !state.parked {
             for row in found.rows {
                 if state.is_free(row.fresh.event.seq.0, &ended) {
-                    jobs.push(lane.lease(&mut state, row.fresh, row.attempts, row.age_from, true));
+                    let age = state.age(row.age_from, ages);
+                    jobs.push(lane.lease(&mut state, row.fresh, row.attempts, age, true));
                 }
             }
             for fresh in found.corrupt {
                 let seq = fresh.event.seq;
                 if state.is_free(seq.0, &ended) {
-                    lane.lease(&mut state, fresh, 0, 0, false);
+                    lane.lease(&mut state, fresh, 0, Duration::ZERO, false);
                     corrupt.extend(state.leases.get_mut(&seq.0).and_then(Option::take));
                 }
             }
@@ -398,7 +408,7 @@ impl Reading {
                 let more = !found.exhausted || state.skipped >= found.scanned_to;
                 state.backlog_from = more.then_some(found.scanned_to);
             }
-            lane.lease_fresh(&mut state, max, &mut jobs);
+            lane.lease_fresh(&mut state, max, ages, &mut jobs);
         } else if self.look.rows > 0 {
             state.next_due = Some(0);
         }

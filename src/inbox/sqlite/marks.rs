@@ -4,6 +4,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::jumps::AGREE;
 use super::transaction::{Transaction, TxError};
 use crate::event::{DedupKey, Timestamp};
 use crate::inbox::ProxyMark;
@@ -56,7 +57,7 @@ pub(super) fn prune(tx: &Transaction<'_>, now: i64) -> Result<usize, TxError> {
     Ok(removed)
 }
 
-/// Marks that have not run out.
+/// Marks that have not run out. One from the future was made while the clock was wrong, and would not run out for as long.
 pub(super) fn load(conn: &Connection, now: i64) -> rusqlite::Result<Vec<ProxyMark>> {
     let mut select = conn.prepare_cached("SELECT marks FROM proxy_mark WHERE until > ?1 ORDER BY n")?;
     let mut rows = select.query([now])?;
@@ -64,7 +65,7 @@ pub(super) fn load(conn: &Connection, now: i64) -> rusqlite::Result<Vec<ProxyMar
     while let Some(row) = rows.next()? {
         let bytes: Vec<u8> = row.get(0)?;
         let marks = bytes.chunks_exact(MARK_BYTES).filter_map(read);
-        found.extend(marks.filter(|mark| mark.until.0 > now));
+        found.extend(marks.filter(|mark| mark.until.0 > now && mark.at.0 <= now.saturating_add(AGREE)));
     }
     Ok(found)
 }

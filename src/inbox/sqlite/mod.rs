@@ -5,6 +5,7 @@
 
 mod accept;
 mod committer;
+mod jumps;
 mod lane;
 mod load;
 mod marks;
@@ -150,7 +151,7 @@ impl SqliteInbox {
         .await;
         match found {
             Ok(Ok(found)) => {
-                let (jobs, corrupt) = reading.finish(found, max);
+                let (jobs, corrupt) = reading.finish(found, max, self.shared.ages());
                 for lease in corrupt {
                     self.shared.telemetry.corrupt(lease.event.seq);
                     let error = "corrupt: the kept bytes do not have their hash any more".into();
@@ -225,7 +226,7 @@ impl Inbox for SqliteInbox {
                 tokio::time::sleep(UNSETTLED_WAIT).await;
                 continue;
             }
-            let until = match lane.next(max, self.shared.steady.now()) {
+            let until = match lane.next(max, self.shared.ages()) {
                 Next::Jobs(jobs) => return Ok(Claim { jobs }),
                 Next::Read(reading) => {
                     let jobs = self.read(&lane, reading, max).await?;
@@ -275,7 +276,7 @@ impl Inbox for SqliteInbox {
     }
 
     fn set_targets(&self, targets: &[Target]) {
-        let now = self.shared.clock.now().0;
+        let now = self.shared.steady.now();
         let (parked, resumed) = self.shared.names.set_active(targets);
         let mut changes = Vec::new();
         for (lanes, parked) in [(parked, true), (resumed, false)] {

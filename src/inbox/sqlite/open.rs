@@ -231,6 +231,8 @@ fn read_parts(
         names: Names::load(conn).map_err(sqlite)?,
         store_id: bytes("store_id")?,
         hash_key: bytes("hash_key")?,
+        alive_at: schema::meta_number(conn, "alive_at").map_err(sqlite)?,
+        jumped_at: schema::meta_number(conn, "jumped_at").map_err(sqlite)?,
         lock,
     })
 }
@@ -241,13 +243,17 @@ fn next_seq(conn: &Connection) -> rusqlite::Result<i64> {
     Ok(stored.max(highest.unwrap_or(0) + 1))
 }
 
-/// A wait that was written by another wall clock must not last longer than the longest wait.
+/// A wait that was written by another wall clock must not last longer than the longest wait; where the clock was set back,
+/// what is left of it is known.
 fn clamp_due(conn: &Connection, shared: &Shared) -> rusqlite::Result<()> {
-    let limit = shared.steady.now().saturating_add(WAIT_MAX);
+    let now = shared.steady.now();
+    let limit = now.saturating_add(WAIT_MAX);
+    let back = shared.jumps.set_back();
+    let above = if back > 0 { now } else { limit };
     for lane in shared.names.lanes() {
         conn.execute(
-            "UPDATE delivery SET due = ?2 WHERE upstream = ?1 AND status = 0 AND due > ?2",
-            (lane.id, limit),
+            "UPDATE delivery SET due = min(due - ?2, ?3) WHERE upstream = ?1 AND status = 0 AND due > ?4",
+            (lane.id, back, limit, above),
         )?;
     }
     Ok(())

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::accept::forget;
+use super::jumps;
 use super::marks;
 use super::schema::state;
 use super::state::Shared;
@@ -22,8 +23,6 @@ const SLICE_LOOKED_AT: usize = 4_000;
 const PASS_WAIT: Duration = Duration::from_secs(2);
 /// A pass over a long store waits this many times its own length.
 const PASS_REST: u32 = 50;
-/// Wall and monotonic clock may differ by this much, in milliseconds.
-const CLOCKS_AGREE: u64 = 5 * 60 * 1000;
 
 /// How far pruning is.
 #[derive(Debug)]
@@ -71,7 +70,7 @@ impl Pruner {
             return false;
         }
         let apart = shared.clock.now().0.abs_diff(shared.steady.now());
-        if apart > CLOCKS_AGREE {
+        if apart > jumps::AGREE.unsigned_abs() {
             if !self.warned {
                 tracing::warn!("the wall clock jumped: retention is suspended until a restart");
             }
@@ -154,7 +153,8 @@ impl Pruner {
                 state::DEAD => dead,
                 _ => delivered,
             };
-            if old.settled_at.saturating_add(stays) > now {
+            let settled_at = old.settled_at.max(tx.shared.jumps.last());
+            if settled_at.saturating_add(stays) > now {
                 continue;
             }
             if old.keep_until > now {

@@ -46,8 +46,8 @@ pub(in crate::inbox) mod flag {
     pub(in crate::inbox) const MOVED: i64 = 8;
 }
 
-/// Times are milliseconds since the epoch. `delivery.due` is in the time of the process that wrote it: wall time at
-/// its start plus monotonic time since.
+/// Times are milliseconds since the epoch. `received_at`, `keep_until` and `last_at` are wall time, the others steady time
+/// (see `jumps`): wall time at the start of the process that wrote them plus monotonic time since.
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE route (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
@@ -173,9 +173,11 @@ pub(super) fn meta_bytes(conn: &Connection, name: &str) -> rusqlite::Result<Opti
 
 /// Sets a number in `meta`.
 pub(super) fn set_meta(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
-    conn.prepare_cached("UPDATE meta SET value = ?2 WHERE name = ?1")?
-        .execute((name, value))
-        .map(drop)
+    conn.prepare_cached(
+        "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+    )?
+    .execute((name, value))
+    .map(drop)
 }
 
 /// Clamps into what SQLite can hold.

@@ -11,6 +11,7 @@ use std::time::Instant;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{oneshot, watch};
 
+use super::jumps::{Ages, Jumps};
 use super::lane::Lane;
 use super::names::Names;
 use super::schema;
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) db: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) steady: Steady,
+    pub(super) jumps: Jumps,
     pub(super) telemetry: Telemetry,
     pub(super) names: Names,
     pub(super) store_id: [u8; 16],
@@ -147,6 +149,10 @@ pub(super) struct Parts {
     pub(super) names: Names,
     pub(super) store_id: [u8; 16],
     pub(super) hash_key: [u8; 16],
+    /// When the store was last known to be in use.
+    pub(super) alive_at: Option<i64>,
+    /// When the wall clock last jumped.
+    pub(super) jumped_at: Option<i64>,
     pub(super) lock: File,
 }
 
@@ -157,8 +163,11 @@ impl Shared {
             limit_bytes: AtomicU64::new(parts.settings.bytes_max),
             ..Figures::default()
         };
+        let now = parts.clock.now().0;
+        let jumps = Jumps::starting(now, parts.alive_at, parts.jumped_at);
         Self {
-            steady: Steady::starting_at(parts.clock.now().0),
+            steady: Steady::starting_at(now),
+            jumps,
             settings: parts.settings,
             db: parts.db,
             clock: parts.clock,
@@ -175,6 +184,14 @@ impl Shared {
             closed: watch::Sender::new(false),
             readers: Mutex::default(),
             lock: Mutex::new(Some(parts.lock)),
+        }
+    }
+
+    /// What ages are counted by.
+    pub(super) fn ages(&self) -> Ages {
+        Ages {
+            now: self.steady.now(),
+            from: self.jumps.last(),
         }
     }
 

@@ -100,7 +100,13 @@ impl<'a> Transaction<'a> {
             effects: Effects::default(),
             cache,
         };
-        let result = work(&mut tx).and_then(|done| {
+        let (wall, steady) = (tx.now.0, tx.steady_now);
+        let jumped = shared.jumps.since_last_commit(wall, steady);
+        let noted = match jumped {
+            Some(_) => schema::set_meta(conn, "jumped_at", steady).map_err(TxError::from),
+            None => Ok(()),
+        };
+        let result = noted.and_then(|()| work(&mut tx)).and_then(|done| {
             conn.prepare_cached("COMMIT")?.execute([])?;
             shared
                 .check_volume()
@@ -110,6 +116,10 @@ impl<'a> Transaction<'a> {
         match result {
             Ok(done) => {
                 *next_seq = tx.next_seq;
+                shared.jumps.committed(wall, steady, jumped.is_some());
+                if let Some(millis) = jumped {
+                    shared.telemetry.clock_jumped(millis / 1000);
+                }
                 Ok((done, tx.effects))
             }
             Err(error) => {
@@ -180,7 +190,7 @@ impl<'a> Transaction<'a> {
                  VALUES (?1, ?2, 0, 0, ?3, ?4)
                  ON CONFLICT DO UPDATE SET status = 0, attempts = 0, due = ?3, age_from = ?4",
             )?
-            .execute((seq, upstream, self.steady_now, self.now.0))?;
+            .execute((seq, upstream, self.steady_now, self.steady_now))?;
         if let Some(lane) = self.shared.names.lane_by_id(upstream) {
             self.effects.counts.push((lane.clone(), 1, -i64::from(was_dead)));
             self.effects.pending.push((lane, seq, self.steady_now));
@@ -200,7 +210,7 @@ impl<'a> Transaction<'a> {
     fn set_state(&self, seq: i64, state: i64) -> Result<(), TxError> {
         self.conn
             .prepare_cached("UPDATE event SET state = ?2, settled_at = ?3 WHERE seq = ?1")?
-            .execute((seq, state, self.now.0))?;
+            .execute((seq, state, self.steady_now))?;
         Ok(())
     }
 
@@ -237,7 +247,8 @@ impl<'a> Transaction<'a> {
                     to,
                     settle.attempts,
                     due.unwrap_or(0),
-                    settle.received_at,
+                    // Received by a clock that has jumped since: as old as the jump, and never from the future.
+                    settle.received_at.max(self.shared.jumps.last()).min(self.steady_now),
                     self.now.0,
                     code,
                     error,
@@ -291,13 +302,14 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Writes the counters that only change with rows that go. The number of the next event is among them: a number
+    /// Writes that the store is in use, and the counters that only change with rows that go. The number of the next event is among them: a number
     /// is never used twice, even when the highest ones are gone.
     pub(super) fn store_counters(&self) -> Result<(), TxError> {
         let events = self.shared.figures.events.load(Ordering::Relaxed) + self.effects.events;
         schema::set_meta(self.conn, "next_seq", self.next_seq)?;
         schema::set_meta(self.conn, "events", events)?;
         schema::set_meta(self.conn, "events_before", self.next_seq)?;
+        schema::set_meta(self.conn, "alive_at", self.steady_now)?;
         Ok(())
     }
 }

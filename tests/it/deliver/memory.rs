@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) refusals: Vec<InboxError>,
     pub(super) claims_refused: usize,
     pub(super) leased_most: usize,
+    /// How old the deliveries are that come in from now on.
+    pub(super) age: Duration,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl MemoryInbox {
         self.change(|state| {
             state.deliveries.push(Delivery {
                 job: Job {
-                    age_from: event.event.received_at,
+                    age: state.age,
                     event: Arc::new(event),
                     target: target.clone(),
                     attempts: 0,

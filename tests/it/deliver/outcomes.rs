@@ -169,7 +169,8 @@ async fn the_last_allowed_attempt_makes_it_dead() {
 
 #[tokio::test]
 async fn age_kills_only_after_a_failed_attempt() {
-    const AGE_MAX_MS: i64 = 72 * 3600 * 1000;
+    const AGE_MAX_MS: u64 = 72 * 3600 * 1000;
+    const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
     let app = App::start(|seen, _| match seen.seq() {
         4 => Reply::Status(200),
         _ => Reply::Status(400),
@@ -182,14 +183,20 @@ async fn age_kills_only_after_a_failed_attempt() {
         settings.retry.first = Duration::from_secs(3600);
         vec![settings]
     };
-    let young = |millis| stage.clock.set(Timestamp(START.0 + millis));
-    for (name, seq, millis, dead) in [
-        ("the clock went back", 1, -AGE_MAX_MS * 2, false),
-        ("a millisecond too young", 2, AGE_MAX_MS - 1, false),
-        ("old enough", 3, AGE_MAX_MS, true),
-        ("old, but taken", 4, AGE_MAX_MS * 10, false),
+    for (name, seq, millis, wall, dead) in [
+        ("the clock went a year ahead", 1, 0, YEAR_MS, false),
+        ("a millisecond too young", 2, AGE_MAX_MS - 1, 0, false),
+        (
+            "old enough, and the clock went back",
+            3,
+            AGE_MAX_MS,
+            -YEAR_MS,
+            true,
+        ),
+        ("old, but taken", 4, AGE_MAX_MS * 10, 0, false),
     ] {
-        young(millis);
+        stage.clock.set(Timestamp(START.0 + wall));
+        inbox.state().age = Duration::from_millis(millis);
         inbox.add(&target("app"), kept(seq));
         stage.deliverer.reconfigure(settings());
         let settled = inbox.settled(seq as usize).await;
