@@ -23,6 +23,7 @@ pub struct Args {
 
 /// Runs until a signal says stop.
 pub fn run(args: &Args, global: &Global) -> ExitCode {
+    hide_memory();
     let config = match global.load() {
         // Its warnings are in the configuration too, and go to the log.
         Ok((config, _)) => over(config, args),
@@ -43,6 +44,16 @@ pub fn run(args: &Args, global: &Global) -> ExitCode {
             err(&format!("hooklatch: {error}"));
             error.exit_code()
         }
+    }
+}
+
+/// The memory holds keys: it goes into no core file, and other processes of this user cannot read it.
+fn hide_memory() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        // Better to run without it than not at all.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
     }
 }
 

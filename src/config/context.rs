@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::env::Env;
 use super::report::{Place, Problem, Severity};
+use super::secrets::is_showable;
 
 /// A byte range of the text.
 pub(super) type Span = Range<usize>;
@@ -192,8 +193,8 @@ fn place(source: &str, span: &Span, is_broken: bool, hidden: &[Span]) -> Place {
     }
 }
 
-/// Whether a line of a text that is not TOML could hold a secret: by its words, or because it follows a header or
-/// a line that speaks of one.
+/// Whether a line of a text that is not TOML could hold a secret: by its words, because it follows a header or a line that
+/// speaks of one, or because it may be the rest of one that was broken in two.
 fn may_hold_secret(source: &str, line_start: usize, line: &str) -> bool {
     let before = source.get(..line_start).unwrap_or_default();
     let header = before
@@ -201,10 +202,22 @@ fn may_hold_secret(source: &str, line_start: usize, line: &str) -> bool {
         .rev()
         .find(|candidate| candidate.trim_start().starts_with('['));
     is_secret_word(line)
+        || !is_ordinary(line)
         || header.is_some_and(is_secret_word)
         // An open multi-line string could have begun anywhere above.
         || before.matches("\"\"\"").count() % 2 == 1
         || before.matches("'''").count() % 2 == 1
+}
+
+/// Whether a line is a table's header, a closing bracket or `key = value`, and none of its words looks like a secret.
+fn is_ordinary(line: &str) -> bool {
+    let line = line.trim_start();
+    let key = line.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    let has_form = line.is_empty()
+        || line.starts_with(['[', ']', '}', '{', '#'])
+        || (key.len() < line.len() && key.trim_start().starts_with('='));
+    let mut words = line.split(|c: char| c.is_whitespace() || "\"'=,{}[]".contains(c));
+    has_form && words.all(is_showable)
 }
 
 /// Whether a key of this name, or a line with this text, is likely to carry a secret.

@@ -175,8 +175,11 @@ fn hide_below(
                 _ => names.contains(&&**text) || is_suggestible(text, names),
             };
             // A URL with a password in it.
-            let has_user = text.contains("://") && text.contains('@');
-            if (suspicious && !known_harmless) || has_user {
+            let is_url = text.contains("://");
+            let has_user = is_url && text.contains('@');
+            // Under whatever key it was pasted.
+            let looks_secret = !is_url && !is_showable(text);
+            if (suspicious && !known_harmless) || has_user || looks_secret {
                 context.hide(value.span());
             }
         }
@@ -303,7 +306,15 @@ fn from_file(context: &Context<'_>, what: &str, span: &Span, path: &str) -> Opti
     let mut bytes = match context.env.read_file(Path::new(path)) {
         Ok(bytes) => bytes,
         Err(error) => {
-            context.error(span, format!("{what}: cannot read {path}: {error}"), None);
+            // A secret pasted where its file belongs is not repeated.
+            let text = if is_showable(path) {
+                format!("{what}: cannot read {path}: {error}")
+            } else {
+                format!(
+                    "{what}: cannot read the file of that name ({error}); file takes a path, not a secret"
+                )
+            };
+            context.error(span, text, None);
             return None;
         }
     };

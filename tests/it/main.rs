@@ -22,6 +22,7 @@ mod config;
 mod deliver;
 mod hostile;
 mod inbox;
+mod leaks;
 mod lifecycle;
 mod oracle;
 mod providers;
