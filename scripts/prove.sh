@@ -14,8 +14,10 @@ declare -A rigs=(
     [bad_upstream]='test(/^bad_upstream::/)'
     [fuzz]=scripts/fuzz.sh
     [properties]='test(/inbox::windows|no_spelling_of_our_headers/)'
+    [lifecycle]='test(/^lifecycle::/)'
+    [leaks]='test(/^leaks::/)'
 )
-order=(power_cut kill_9 supply_chain hostile bad_upstream fuzz properties)
+order=(power_cut kill_9 supply_chain hostile bad_upstream fuzz properties lifecycle leaks)
 
 report=target/prove/report.txt
 mkdir -p target/prove
