@@ -120,7 +120,7 @@ fn framed(mut input: Input<'_>, how: u8, limits: &Limits) {
         1 => {
             bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
             while !input.0.is_empty() {
-                let extension = [&b""[..], b";a=b", b" ;x", b";\"q\""][usize::from(input.byte() & 3)];
+                let extension = [&b""[..], b";a=b", b" ;x", b";a=\"q;\\\"\""][usize::from(input.byte() & 3)];
                 let data = match input.short() {
                     // An empty chunk would be the last.
                     [] => &b"-"[..],
