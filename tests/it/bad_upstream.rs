@@ -17,6 +17,7 @@
 
 mod event;
 mod faults;
+mod names;
 mod neighbours;
 mod ordeal;
 mod outage;

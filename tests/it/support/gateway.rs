@@ -45,6 +45,8 @@ pub(crate) struct Launch {
     config: String,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    /// The command that starts it, with the binary and its arguments behind.
+    inside: Vec<OsString>,
 }
 
 /// A process that ended instead of becoming ready.
@@ -74,6 +76,12 @@ impl Launch {
     /// One more environment variable.
     pub(crate) fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Started by this command, which must replace itself with what stands behind it.
+    pub(crate) fn inside<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+        self.inside = command.into_iter().map(Into::into).collect();
         self
     }
 
@@ -289,7 +297,10 @@ fn spawn(launch: Launch, dir: Arc<TempDir>) -> Gateway {
         .append(true)
         .open(dir.path().join("log"))
         .unwrap();
-    let child = Command::new(binary())
+    let mut words = launch.inside.clone();
+    words.push(binary().into());
+    let child = Command::new(&words[0])
+        .args(&words[1..])
         .arg("run")
         .arg("-c")
         .arg(dir.path().join("hooklatch.toml"))
