@@ -63,7 +63,43 @@ async fn a_volume_below_its_reserve_refuses_what_is_new_and_delivers_what_it_has
     let job = claim_one(&*inbox).await;
     delivered(&*inbox, &job);
     until("settled", || inbox.counts().targets[0].1.pending == 0).await;
+    // Once its window is over, the same id is a new event, and there is no room for one.
+    let windowed = NewEvent {
+        dedup_window: Duration::from_secs(60),
+        ..event(&*inbox, &*clock, "evt_1", "x")
+    };
+    clock.advance(59_999);
+    let again = inbox.accept(windowed.clone()).await;
+    assert!(matches!(again, Ok(Accepted::Duplicate { .. })), "{again:?}");
+    clock.advance(1);
+    assert_eq!(inbox.accept(windowed).await, Err(InboxError::Full));
     drop(folder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_may_have_half_of_the_store_as_pending_and_no_more() {
+    const WEIGHT: usize = 64 << 10;
+    let rig = Rig::with(|settings| settings.bytes_max = 4 << 20);
+    let headers = rig.event("", "").event.headers.len();
+    // What an event weighs besides headers and body.
+    let body = "x".repeat(WEIGHT - headers - 512);
+    for n in 0..32 {
+        rig.accept(&format!("evt_{n}"), &body).await;
+    }
+    // Exactly half is not over it, so that one more comes in.
+    rig.accept("evt_32", &body).await;
+    let refused = rig.inbox.accept(rig.event("evt_33", "x")).await;
+    assert_eq!(refused, Err(InboxError::Full));
+    // What nobody wants is not pending, and another route has a share of its own.
+    let unwanted = NewEvent {
+        upstreams: Arc::from([]),
+        ..rig.event("evt_34", "x")
+    };
+    seq_of(rig.inbox.accept(unwanted).await.unwrap());
+    let mut other = rig.event("evt_0", "x");
+    other.event.route = RouteName::new("other");
+    other.dedup_key = DedupKey([1; 16]);
+    seq_of(rig.inbox.accept(other).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
