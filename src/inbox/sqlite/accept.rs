@@ -36,12 +36,11 @@ struct Holder {
 
 /// Where a dedup key stands.
 enum Place {
-    /// The row was inserted for the new event; `moved` from its first place.
-    Free { moved: bool },
+    /// Nobody holds it. The row was inserted for the new event; where every place is taken by other keys, the event is
+    /// kept without one rather than dropped.
+    Free,
     /// Held at this row.
     Held(i64, Holder),
-    /// Every place is taken by other keys: the event is kept without a dedup row rather than dropped.
-    None,
 }
 
 /// Keeps `new`, or finds it held. `None`: there is no room for it, in the store or in its route's share.
@@ -60,8 +59,7 @@ pub(super) fn accept(
     }
     let seq = tx.next_seq;
     match place(tx, new, seq)? {
-        Place::Free { moved } => insert(tx, new, &wants, None, moved).map(Some),
-        Place::None => insert(tx, new, &wants, None, true).map(Some),
+        Place::Free => insert(tx, new, &wants, None).map(Some),
         Place::Held(_, holder) if holds(tx, new, &holder) => repeat(tx, new, &holder, true),
         Place::Held(place, holder) => {
             tx.conn
@@ -77,7 +75,7 @@ pub(super) fn accept(
                     holder.event_id.as_deref(),
                 ),
             };
-            insert(tx, new, &wants, Some(earlier), false).map(Some)
+            insert(tx, new, &wants, Some(earlier)).map(Some)
         }
     }
 }
@@ -130,7 +128,7 @@ fn place(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<Place, TxErro
             .prepare_cached("INSERT INTO dedup (key, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
             .execute((place, seq))?;
         if inserted == 1 {
-            return Ok(Place::Free { moved: step > 0 });
+            return Ok(Place::Free);
         }
         let holder = holder_at(tx, place)?;
         let Some(holder) = holder else {
@@ -138,13 +136,13 @@ fn place(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<Place, TxErro
             tx.conn
                 .prepare_cached("UPDATE dedup SET seq = ?2 WHERE key = ?1")?
                 .execute((place, seq))?;
-            return Ok(Place::Free { moved: step > 0 });
+            return Ok(Place::Free);
         };
         if is_same(tx, new, &holder) {
             return Ok(Place::Held(place, holder));
         }
     }
-    Ok(Place::None)
+    Ok(Place::Free)
 }
 
 /// What [`place`] would find held, without taking a place.
@@ -220,7 +218,6 @@ fn insert(
     new: &NewEvent,
     wants: &Arc<Wants>,
     earlier: Option<EventKey>,
-    moved: bool,
 ) -> Result<Accepted, TxError> {
     let event = &new.event;
     let seq = tx.next_seq;
@@ -237,7 +234,6 @@ fn insert(
     let bytes = weight(event.headers.len(), event.body.len());
     let filtered = wants.lanes.is_empty();
     let window = i64::try_from(new.dedup_window.as_millis()).unwrap_or(i64::MAX);
-    let flags = flags(event) | if moved { flag::MOVED } else { 0 };
     let mut row = tx.conn.prepare_cached(INSERT_EVENT)?;
     row.raw_bind_parameter(1, seq)?;
     row.raw_bind_parameter(2, wants.route.id)?;
@@ -246,7 +242,7 @@ fn insert(
     row.raw_bind_parameter(5, bytes)?;
     row.raw_bind_parameter(6, event.received_at.0)?;
     row.raw_bind_parameter(7, event.received_at.0.saturating_add(window))?;
-    row.raw_bind_parameter(8, flags)?;
+    row.raw_bind_parameter(8, flags(event))?;
     row.raw_bind_parameter(9, kind_number(new.key_kind))?;
     row.raw_bind_parameter(10, as_i64(event.body.len() as u64))?;
     row.raw_bind_parameter(11, head_hash(&event.headers))?;

@@ -42,8 +42,7 @@ pub(in crate::inbox) mod flag {
     pub(in crate::inbox) const VERIFIED: i64 = 2;
     /// The sender set an `Idempotency-Key`.
     pub(in crate::inbox) const IDEMPOTENCY_KEY: i64 = 4;
-    /// The dedup row is not at its first place: another key has the same 64 bits.
-    pub(in crate::inbox) const MOVED: i64 = 8;
+    // 8 was written by older builds and never read.
 }
 
 /// Times are milliseconds since the epoch. `received_at`, `keep_until` and `last_at` are wall time, the others steady time
