@@ -16,8 +16,9 @@ declare -A rigs=(
     [properties]='test(/inbox::windows|no_spelling_of_our_headers/)'
     [lifecycle]='test(/^lifecycle::/)'
     [leaks]='test(/^leaks::/)'
+    [mutants]=scripts/mutants.sh
 )
-order=(power_cut kill_9 supply_chain hostile bad_upstream fuzz properties lifecycle leaks)
+order=(power_cut kill_9 supply_chain hostile bad_upstream fuzz properties lifecycle leaks mutants)
 
 report=target/prove/report.txt
 mkdir -p target/prove
