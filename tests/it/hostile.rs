@@ -21,3 +21,5 @@ mod lengths;
 mod paths;
 mod pipelines;
 mod signatures;
+mod snippets;
+mod timing;

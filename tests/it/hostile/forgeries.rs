@@ -17,13 +17,13 @@ use crate::support::{Connection, proved, rounds, seed};
 const NOW: Timestamp = Timestamp(1_763_000_000_000);
 
 /// What the gateway says of a request.
-struct Verifier {
+pub(super) struct Verifier {
     preset: &'static Preset,
     keys: Vec<LiveKey>,
 }
 
 impl Verifier {
-    fn new(form: &Form) -> Self {
+    pub(super) fn new(form: &Form) -> Self {
         let preset = preset::find(form.preset).unwrap();
         let Secrets { live, expired } = form.secrets();
         let key = |(text, until): (String, Option<i64>)| LiveKey {
@@ -45,7 +45,7 @@ impl Verifier {
         }
     }
 
-    fn accepts(&self, request: &Signed) -> bool {
+    pub(super) fn accepts(&self, request: &Signed) -> bool {
         let pairs = request
             .headers
             .iter()
@@ -68,13 +68,28 @@ fn body(number: usize, random: &mut fastrand::Rng) -> Vec<u8> {
 
 /// A genuine request, after none to three changes.
 fn draw(form: &Form, secrets: &Secrets, number: usize, random: &mut fastrand::Rng) -> Signed {
-    let secret = &secrets.live[random.usize(..2)];
     let body = body(number, random);
+    changed(form, secrets, body, random)
+}
+
+fn changed(form: &Form, secrets: &Secrets, body: Vec<u8>, random: &mut fastrand::Rng) -> Signed {
+    let secret = &secrets.live[random.usize(..2)];
     let mut request = genuine(form, secret, body, random);
     for _ in 0..random.usize(..4) {
         change(form, secrets, &mut request, random);
     }
     request
+}
+
+/// The same with a body that is text, as the providers' samples take it.
+pub(super) fn draw_text(form: &Form, secrets: &Secrets, number: usize, random: &mut fastrand::Rng) -> Signed {
+    loop {
+        let text = String::from_utf8_lossy(&body(number, random)).into_owned();
+        let request = changed(form, secrets, text.into_bytes(), random);
+        if std::str::from_utf8(&request.body).is_ok() {
+            return request;
+        }
+    }
 }
 
 #[test]
