@@ -17,8 +17,10 @@ declare -A rigs=(
     [lifecycle]='test(/^lifecycle::/)'
     [leaks]='test(/^leaks::/)'
     [mutants]=scripts/mutants.sh
+    [damaged_store]='test(/^inbox::damage::/)'
+    [upgrade]='test(/^store_upgrade::/)'
 )
-order=(power_cut kill_9 supply_chain hostile bad_upstream fuzz properties lifecycle leaks mutants)
+order=(power_cut kill_9 supply_chain hostile bad_upstream fuzz properties lifecycle leaks mutants damaged_store upgrade)
 
 report=target/prove/report.txt
 mkdir -p target/prove

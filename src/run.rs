@@ -76,11 +76,12 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// 70 when the store failed, 75 when another process holds it, else 1.
+    /// 70 when the store failed, now or at the start, 75 when another process holds it, else 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::StoreFailed(_) => ExitCode::from(70),
             Self::Open(OpenError::Locked { .. }) => ExitCode::from(75),
+            Self::Open(error) if error.is_failure() => ExitCode::from(70),
             _ => ExitCode::FAILURE,
         }
     }

@@ -154,6 +154,9 @@ pub enum EventsError {
     /// The body was removed.
     #[error("the body of event {0} is gone: it was removed by retention or for space")]
     NoBody(i64),
+    /// The body is not what was received.
+    #[error("event {0} is damaged: what is kept is not what was received; ask its sender to send it again")]
+    Corrupt(i64),
     /// Neither events nor a filter nor --all.
     #[error("name events or filters, or pass --all for every dead delivery")]
     NothingNamed,
@@ -213,6 +216,9 @@ pub fn run(
             let event = reader
                 .event(Seq(show.event))?
                 .ok_or(EventsError::NoEvent(show.event))?;
+            if show.body && event.corrupt {
+                return Err(EventsError::Corrupt(show.event));
+            }
             if show.body {
                 let body = event.body.ok_or(EventsError::NoBody(show.event))?;
                 return out.write_all(&body).and_then(|()| out.flush()).map_err(written);

@@ -5,9 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, Row, types::Value};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
 
-use super::sqlite::{DB_FILE, FORMAT, delivery_status, event_state, flag, open_reader};
+use super::sqlite::{
+    DB_FILE, FORMAT, Head, blob, delivery_status, event_state, flag, open_reader, readable, seal_of_names,
+};
 use super::{Selection, Status};
 use crate::event::{Seq, Timestamp};
 
@@ -23,17 +26,41 @@ pub enum ReaderError {
         /// The folder.
         path: PathBuf,
     },
-    /// A newer version wrote it, or it is something else.
-    #[error("the store has format {found}, this version reads {known}")]
-    Format {
+    /// An older version wrote it.
+    #[error(
+        "the store has format {found}, this version reads {known}; start the gateway once, it upgrades the store"
+    )]
+    OlderFormat {
         /// Its format.
         found: i64,
         /// The format known.
         known: i64,
     },
+    /// A newer version wrote it.
+    #[error("the store has format {found}, this version reads up to {known}; use the newer hooklatch")]
+    NewerFormat {
+        /// Its format.
+        found: i64,
+        /// The format known.
+        known: i64,
+    },
+    /// It is something else, or not whole.
+    #[error("the store is damaged: {0}; `sqlite3 inbox.db .recover` shows what is left of the events")]
+    Damaged(String),
     /// SQLite refused.
     #[error("cannot read the store: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for ReaderError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) | None => {
+                Self::Damaged(error.to_string())
+            }
+            Some(_) => Self::Sqlite(error),
+        }
+    }
 }
 
 /// Reads a store; statements are short, so that the log can be copied between them.
@@ -92,6 +119,8 @@ pub struct EventDetail {
     pub headers: Option<Vec<u8>>,
     /// The body; `None` when it is gone.
     pub body: Option<Vec<u8>>,
+    /// It is not what was received any more, and is never delivered so.
+    pub corrupt: bool,
     /// Its deliveries.
     pub deliveries: Vec<DeliveryLine>,
     /// The bodies that came under the same id.
@@ -163,10 +192,11 @@ impl Reader {
         let found: i64 = conn.query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| {
             row.get(0)
         })?;
-        if found != FORMAT {
-            return Err(ReaderError::Format { found, known: FORMAT });
+        match found {
+            FORMAT => Ok(Self(conn)),
+            found if found > FORMAT => Err(ReaderError::NewerFormat { found, known: FORMAT }),
+            found => Err(ReaderError::OlderFormat { found, known: FORMAT }),
         }
-        Ok(Self(conn))
     }
 
     /// The newest events that match, below `before` if it is given, at most `limit` (and [`LIST_MAX`]).
@@ -241,36 +271,60 @@ impl Reader {
             .query_row([seq.0], |row| {
                 let detail = EventDetail {
                     line: line(row)?,
-                    method: row.get(13)?,
-                    path_rest: row.get(14)?,
-                    query: row.get(15)?,
-                    host: row.get(16)?,
-                    client: row.get(17)?,
-                    secret: row.get(18)?,
-                    headers: row.get(19)?,
-                    body: row.get(20)?,
+                    method: text(row, 13)?.unwrap_or_default(),
+                    path_rest: text(row, 14)?.unwrap_or_default(),
+                    query: text(row, 15)?,
+                    host: text(row, 16)?.unwrap_or_default(),
+                    client: text(row, 17)?.unwrap_or_default(),
+                    secret: text(row, 18)?,
+                    headers: blob(row, 19)?.map(<[u8]>::to_vec),
+                    body: blob(row, 20)?.map(<[u8]>::to_vec),
+                    corrupt: false,
                     deliveries: Vec::new(),
                     conflicting: Vec::new(),
                 };
-                Ok((detail, row.get::<_, i64>(21)?))
+                Ok((detail, number(row, 21)?))
             })
             .optional()?;
         let Some((mut detail, set)) = found else {
             return Ok(None);
         };
+        if let (Some(headers), Some(body)) = (&detail.headers, &detail.body) {
+            detail.corrupt = !self.is_whole(seq, set, &detail.line.route, headers, body)?;
+        }
         detail.deliveries = self.deliveries(seq, set, detail.line.status)?;
         detail.conflicting = self
             .0
             .prepare_cached("SELECT n, received_at, body FROM conflict WHERE seq = ?1 ORDER BY n")?
             .query_map([seq.0], |row| {
                 Ok(ConflictLine {
-                    n: row.get(0)?,
-                    received_at: Timestamp(row.get(1)?),
-                    body: row.get(2)?,
+                    n: u32::try_from(number(row, 0)?).unwrap_or(0),
+                    received_at: Timestamp(number(row, 1)?),
+                    body: blob(row, 2)?.unwrap_or_default().to_vec(),
                 })
             })?
             .collect::<Result<_, _>>()?;
         Ok(Some(detail))
+    }
+
+    fn is_whole(
+        &self,
+        seq: Seq,
+        set: i64,
+        route: &str,
+        headers: &[u8],
+        body: &[u8],
+    ) -> Result<bool, ReaderError> {
+        let sql = format!("SELECT {} FROM event e WHERE e.seq = ?1", Head::COLUMNS);
+        let head = self.0.prepare_cached(&sql)?.query_row([seq.0], Head::read);
+        let mut upstreams = self.0.prepare_cached(
+            "SELECT u.name FROM upstream_set s JOIN upstream u ON u.id = s.upstream WHERE s.id = ?1 ORDER BY u.id",
+        )?;
+        let names: Vec<String> = upstreams
+            .query_map([set], |row| Ok(text(row, 0)?.unwrap_or_default()))?
+            .collect::<Result<_, _>>()?;
+        let names = seal_of_names(route, names.iter().map(String::as_str));
+        Ok(readable(head)?.is_some_and(|head| head.is_whole(route, names, headers, body)))
     }
 
     fn deliveries(&self, seq: Seq, set: i64, event: Status) -> Result<Vec<DeliveryLine>, ReaderError> {
@@ -281,7 +335,7 @@ impl Reader {
              LEFT JOIN delivery d ON d.seq = ?1 AND d.upstream = u.id WHERE s.id = ?2 ORDER BY u.name",
         )?;
         let lines = select.query_map((seq.0, set), |row| {
-            let row_status: Option<i64> = row.get(2)?;
+            let row_status = integer(row, 2)?;
             let status = match row_status {
                 Some(delivery_status::DEAD) => Status::Dead,
                 Some(delivery_status::DELIVERED) => Status::Delivered,
@@ -289,16 +343,15 @@ impl Reader {
                 None if event == Status::Pending => Status::Pending,
                 None => Status::Delivered,
             };
-            let due: Option<i64> = row.get(7)?;
             Ok(DeliveryLine {
-                upstream: row.get(0)?,
+                upstream: text(row, 0)?.unwrap_or_default(),
                 status,
                 parked: row.get(1)?,
-                attempts: row.get(3)?,
-                last_status: row.get(4)?,
-                last_error: row.get(5)?,
-                last_at: row.get::<_, Option<i64>>(6)?.map(Timestamp),
-                due: due
+                attempts: u32::try_from(number(row, 3)?).unwrap_or(0),
+                last_status: integer(row, 4)?.and_then(|status| u16::try_from(status).ok()),
+                last_error: text(row, 5)?,
+                last_at: integer(row, 6)?.map(Timestamp),
+                due: integer(row, 7)?
                     .filter(|_| row_status == Some(delivery_status::PENDING))
                     .map(Timestamp),
             })
@@ -311,14 +364,14 @@ impl Reader {
     /// # Errors
     /// Whatever SQLite says.
     pub fn counts(&self) -> Result<EventCounts, ReaderError> {
-        let number = |sql: &str| -> rusqlite::Result<u64> {
+        let count = |sql: &str| -> rusqlite::Result<u64> {
             let count: i64 = self.0.query_row(sql, [], |row| row.get(0))?;
             Ok(count.max(0).cast_unsigned())
         };
         Ok(EventCounts {
-            pending: number("SELECT count(*) FROM event INDEXED BY event_open WHERE state = 0")?,
-            dead: number("SELECT count(*) FROM delivery INDEXED BY delivery_dead WHERE status = 2")?,
-            events: number("SELECT count(*) FROM event")?,
+            pending: count("SELECT count(*) FROM event INDEXED BY event_open WHERE state = 0")?,
+            dead: count("SELECT count(*) FROM delivery INDEXED BY delivery_dead WHERE status = 2")?,
+            events: count("SELECT count(*) FROM event")?,
         })
     }
 }
@@ -327,22 +380,44 @@ fn line(row: &Row<'_>) -> rusqlite::Result<EventLine> {
     let positive = |number: i64| number.max(0).cast_unsigned();
     Ok(EventLine {
         seq: Seq(row.get(0)?),
-        route: row.get(1)?,
-        provider: row.get(2)?,
-        event_id: row.get(3)?,
-        event_type: row.get(4)?,
-        received_at: Timestamp(row.get(5)?),
-        status: match row.get(6)? {
+        route: text(row, 1)?.unwrap_or_default(),
+        provider: text(row, 2)?.unwrap_or_default(),
+        event_id: text(row, 3)?,
+        event_type: text(row, 4)?,
+        received_at: Timestamp(number(row, 5)?),
+        status: match number(row, 6)? {
             event_state::OPEN => Status::Pending,
             event_state::DELIVERED => Status::Delivered,
             event_state::FILTERED => Status::Filtered,
             _ => Status::Dead,
         },
-        verified: row.get::<_, i64>(7)? & flag::VERIFIED != 0,
-        attempts: row.get::<_, Option<u32>>(8)?.unwrap_or(0),
-        last_error: row.get(9)?,
-        duplicates: positive(row.get(10)?),
-        conflicts: positive(row.get(11)?),
-        body_bytes: positive(row.get(12)?),
+        verified: number(row, 7)? & flag::VERIFIED != 0,
+        attempts: u32::try_from(number(row, 8)?).unwrap_or(0),
+        last_error: text(row, 9)?,
+        duplicates: positive(number(row, 10)?),
+        conflicts: positive(number(row, 11)?),
+        body_bytes: positive(number(row, 12)?),
     })
+}
+
+/// A text, whatever damage made of it: one bad row must not hide the others.
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Null => None,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Integer(number) => Some(number.to_string()),
+        ValueRef::Real(number) => Some(number.to_string()),
+    })
+}
+
+/// An integer; `None` where there is none.
+fn integer(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<i64>> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Integer(number) => Some(number),
+        _ => None,
+    })
+}
+
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
+    Ok(integer(row, column)?.unwrap_or(0))
 }

@@ -95,7 +95,11 @@ pub(super) fn print_event(event: &EventDetail, output: Output, out: &mut dyn Wri
         "repeats     {} ({} with another body)",
         line.duplicates, line.conflicts
     )?;
-    let kept = if event.body.is_some() { "" } else { ", gone" };
+    let kept = match event {
+        _ if event.corrupt => ", DAMAGED: not what was received, never delivered so",
+        _ if event.body.is_some() => "",
+        _ => ", gone",
+    };
     writeln!(out, "body        {} bytes{kept}", line.body_bytes)?;
     for delivery in &event.deliveries {
         write!(
@@ -169,6 +173,7 @@ fn event_json(event: &EventDetail) -> Value {
         "client": event.client,
         "secret": event.secret,
         "body_kept": event.body.is_some(),
+        "corrupt": event.corrupt,
         "deliveries": deliveries,
         "conflicting": conflicting,
     });

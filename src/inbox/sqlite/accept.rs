@@ -5,21 +5,21 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::OptionalExtension;
 
-use super::load::{body_hash, derived_key, head_hash, kind_number};
+use super::conflict;
+use super::load::{derived_key, kind_number};
 use super::names::Wants;
-use super::schema::{as_i64, flag, state, status};
+use super::row::{Row, weight};
+use super::schema::{as_i64, state, status};
+use super::seal::{body_hash, readable};
 use super::transaction::{Transaction, TxError};
-use crate::event::{DedupKey, Event, EventKey, KeptEvent, KeyKind, Seq};
+use crate::event::{DedupKey, EventKey, KeptEvent, KeyKind, Seq};
 use crate::inbox::{Accepted, NewEvent};
 
-/// Bodies kept of one event's conflicts; further ones are only counted.
-const CONFLICTS_KEPT: i64 = 3;
 /// Places tried when two different keys share their first 64 bits.
 const PLACES_MAX: i64 = 16;
-/// What rows and indexes of an event take besides headers and body, about.
-const EVENT_OVERHEAD_BYTES: usize = 512;
 
 /// The event that holds a dedup key.
+#[derive(Debug, Default)]
 struct Holder {
     seq: i64,
     state: i64,
@@ -86,7 +86,9 @@ pub(super) fn held(tx: &Transaction<'_>, new: &NewEvent) -> Result<Option<Accept
     let Some(holder) = find(tx, new)?.filter(|holder| holds(tx, new, holder)) else {
         return Ok(None);
     };
-    let complete = !conflicts(new, &holder) && dead_deliveries(tx, new, &holder)?.is_empty();
+    let complete = !conflicts(new, &holder)
+        && dead_deliveries(tx, new, &holder)?.is_empty()
+        && (holder.state != state::OPEN || is_whole(tx, holder.seq)?);
     Ok(complete.then_some(Accepted::Duplicate {
         of: Seq(holder.seq),
         rearmed: false,
@@ -159,7 +161,7 @@ fn find(tx: &Transaction<'_>, new: &NewEvent) -> Result<Option<Holder>, TxError>
     Ok(None)
 }
 
-/// The event a dedup row names.
+/// The event a dedup row names. One that damage made unreadable holds nothing: its copy is kept as an event of its own.
 fn holder_at(tx: &Transaction<'_>, place: i64) -> Result<Option<Holder>, TxError> {
     let found = tx
         .conn
@@ -182,8 +184,8 @@ fn holder_at(tx: &Transaction<'_>, place: i64) -> Result<Option<Holder>, TxError
                 dedup_key: row.get(9)?,
             })
         })
-        .optional()?;
-    Ok(found)
+        .optional();
+    Ok(readable(found)?.unwrap_or_else(|| Some(Holder::default())))
 }
 
 /// The hash is keyed and 16 bytes long; what was hashed is compared all the same, so that no event is ever dropped
@@ -223,48 +225,31 @@ fn insert(
     let seq = tx.next_seq;
     tx.next_seq += 1;
     wants.store(tx.conn)?;
+    let key_kind = kind_number(new.key_kind);
     let derived = derived_key(
         &tx.shared.store_id,
         &event.route,
         Seq(seq),
-        kind_number(new.key_kind),
+        key_kind,
         event.event_id.as_deref(),
     );
     let scoped = scoped_key(tx, new);
-    let bytes = weight(event.headers.len(), event.body.len());
-    let filtered = wants.lanes.is_empty();
+    let row = Row {
+        seq,
+        event,
+        wants,
+        event_key: scoped.as_ref(),
+        possible_duplicate_of: earlier.as_ref(),
+        key_kind,
+    };
     let window = i64::try_from(new.dedup_window.as_millis()).unwrap_or(i64::MAX);
-    let mut row = tx.conn.prepare_cached(INSERT_EVENT)?;
-    row.raw_bind_parameter(1, seq)?;
-    row.raw_bind_parameter(2, wants.route.id)?;
-    row.raw_bind_parameter(3, if filtered { state::FILTERED } else { state::OPEN })?;
-    row.raw_bind_parameter(4, wants.set)?;
-    row.raw_bind_parameter(5, bytes)?;
-    row.raw_bind_parameter(6, event.received_at.0)?;
-    row.raw_bind_parameter(7, event.received_at.0.saturating_add(window))?;
-    row.raw_bind_parameter(8, flags(event))?;
-    row.raw_bind_parameter(9, kind_number(new.key_kind))?;
-    row.raw_bind_parameter(10, as_i64(event.body.len() as u64))?;
-    row.raw_bind_parameter(11, head_hash(&event.headers))?;
-    row.raw_bind_parameter(12, &body_hash(&event.body)[..])?;
-    row.raw_bind_parameter(13, &new.dedup_key.0[..])?;
-    row.raw_bind_parameter(14, event.event_id.as_deref())?;
-    row.raw_bind_parameter(15, event.event_type.as_deref())?;
-    row.raw_bind_parameter(16, event.provider.as_str())?;
-    row.raw_bind_parameter(17, &*event.method)?;
-    row.raw_bind_parameter(18, &*event.path_rest)?;
-    row.raw_bind_parameter(19, event.query.as_deref())?;
-    row.raw_bind_parameter(20, &*event.host)?;
-    row.raw_bind_parameter(21, tx.address(event.client))?;
-    row.raw_bind_parameter(22, event.secret.as_ref().map(|name| name.as_str()))?;
-    row.raw_bind_parameter(23, scoped.as_ref().map(EventKey::as_str))?;
-    row.raw_bind_parameter(24, earlier.as_ref().map(EventKey::as_str))?;
-    row.raw_bind_parameter(25, tx.steady_now)?;
-    row.raw_execute()?;
-    insert_payload(tx, seq, &event.headers, &event.body)?;
+    let keep_until = event.received_at.0.saturating_add(window);
+    let filtered = wants.lanes.is_empty();
+    let state = if filtered { state::FILTERED } else { state::OPEN };
+    row.insert(tx, state, Some(&new.dedup_key), keep_until)?;
     tx.effects.events += 1;
     if !filtered {
-        tx.add_open_bytes(&wants.route, bytes);
+        tx.add_open_bytes(&wants.route, weight(event.headers.len(), event.body.len()));
         let kept = Arc::new(KeptEvent {
             seq: Seq(seq),
             key: scoped.unwrap_or(derived),
@@ -277,34 +262,6 @@ fn insert(
         tx.effects.stored.push(wants.clone());
     }
     Ok(Accepted::New(Seq(seq)))
-}
-
-fn flags(event: &Event) -> i64 {
-    let set = [
-        (event.type_unsigned, flag::TYPE_UNSIGNED),
-        (event.verified, flag::VERIFIED),
-        (event.has_idempotency_key, flag::IDEMPOTENCY_KEY),
-    ];
-    set.into_iter()
-        .filter(|(set, _)| *set)
-        .fold(0, |flags, (_, bit)| flags | bit)
-}
-
-const INSERT_EVENT: &str = "INSERT INTO event (seq, route, state, wants, bytes, received_at, settled_at, keep_until,
-  flags, key_kind, body_bytes, head_hash, body_hash, dedup_key, event_id, event_type, provider, method, path_rest,
-  query, host, client, secret, event_key, possible_duplicate_of)
-  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?25, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-  ?23, ?24)";
-
-fn insert_payload(tx: &Transaction<'_>, seq: i64, headers: &[u8], body: &[u8]) -> Result<(), TxError> {
-    let mut row = tx
-        .conn
-        .prepare_cached("INSERT INTO payload (seq, headers, body) VALUES (?1, ?2, ?3)")?;
-    row.raw_bind_parameter(1, seq)?;
-    row.raw_bind_parameter(2, headers)?;
-    row.raw_bind_parameter(3, body)?;
-    row.raw_execute()?;
-    Ok(())
 }
 
 /// Under `dedup_scope = "path"` one id on two paths is two events: they must not share a key either.
@@ -324,11 +281,6 @@ fn scoped_key(tx: &Transaction<'_>, new: &NewEvent) -> Option<EventKey> {
     (scoped == new.dedup_key).then(|| EventKey::of_scoped_id(&event.route, &event.path_rest, id))
 }
 
-/// What an event takes in the store, about.
-pub(super) fn weight(headers: usize, body: usize) -> i64 {
-    i64::try_from(headers + body + EVENT_OVERHEAD_BYTES).unwrap_or(i64::MAX)
-}
-
 /// Notes a repeat. `None`: it brings something that must be kept, and there is no room for it.
 fn repeat(
     tx: &mut Transaction<'_>,
@@ -338,8 +290,9 @@ fn repeat(
 ) -> Result<Option<Accepted>, TxError> {
     let conflict = conflicts(new, holder);
     let dead = dead_deliveries(tx, new, holder)?;
-    let body_gone = !dead.is_empty() && !has_body(tx, holder.seq)?;
-    if !has_room && (conflict || body_gone) {
+    let to_be_sent = holder.state == state::OPEN || !dead.is_empty();
+    let gone = to_be_sent && !is_whole(tx, holder.seq)?;
+    if !has_room && (conflict || gone) {
         return Ok(None);
     }
     tx.conn
@@ -348,15 +301,12 @@ fn repeat(
         )?
         .execute((holder.seq, i64::from(conflict)))?;
     if conflict {
-        keep_conflict(tx, new, holder.seq)?;
+        conflict::keep(tx, new, holder.seq)?;
     }
     // With its own body gone and another one here there is nothing to send.
-    let has_something = !body_gone || !conflict;
+    let has_something = !gone || (!conflict && bring_back(tx, new, holder.seq)?);
     let rearmed = !dead.is_empty() && has_something;
     if rearmed {
-        if body_gone {
-            bring_back(tx, new, holder.seq)?;
-        }
         for upstream in dead {
             tx.make_pending(holder.seq, upstream, true)?;
         }
@@ -376,41 +326,6 @@ fn conflicts(new: &NewEvent, holder: &Holder) -> bool {
     new.key_kind == KeyKind::Id && holder.body_hash != body_hash(&new.event.body)
 }
 
-fn keep_conflict(tx: &mut Transaction<'_>, new: &NewEvent, seq: i64) -> Result<(), TxError> {
-    let event = &new.event;
-    let hash = body_hash(&new.event.body);
-    let (kept, known): (i64, bool) = tx
-        .conn
-        .prepare_cached("SELECT count(*), coalesce(max(body_hash = ?2), 0) FROM conflict WHERE seq = ?1")?
-        .query_row((seq, &hash[..]), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if known || kept >= CONFLICTS_KEPT {
-        return Ok(());
-    }
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO conflict (seq, n, received_at, head_hash, body_hash, flags, event_type, method, query, host,
-               client, secret, headers, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-        )?
-        .execute((
-            seq,
-            kept + 1,
-            event.received_at.0,
-            head_hash(&event.headers),
-            &hash[..],
-            flags(event),
-            event.event_type.as_deref(),
-            &*event.method,
-            event.query.as_deref(),
-            &*event.host,
-            event.client.to_string(),
-            event.secret.as_ref().map(|name| name.as_str()),
-            &event.headers[..],
-            &event.body[..],
-        ))?;
-    Ok(())
-}
-
 /// The dead deliveries of `holder` that this repeat makes pending again.
 fn dead_deliveries(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> Result<Vec<i64>, TxError> {
     let none = holder.state == state::DELIVERED || holder.state == state::FILTERED;
@@ -426,19 +341,29 @@ fn dead_deliveries(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> Res
     Ok(dead)
 }
 
-/// Whether headers and body of an event are still there and whole.
-fn has_body(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {
+/// Whether an event is still there, and what was kept.
+fn is_whole(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {
     let found = super::load::event(tx.conn, tx.shared, seq)?;
     Ok(found.is_some_and(|loaded| !loaded.corrupt))
 }
 
-fn bring_back(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<(), TxError> {
-    tx.conn
-        .prepare_cached("DELETE FROM payload WHERE seq = ?1")?
-        .execute([seq])?;
-    insert_payload(tx, seq, &new.event.headers, &new.event.body)?;
-    tx.conn
-        .prepare_cached("UPDATE event SET head_hash = ?2 WHERE seq = ?1")?
-        .execute((seq, head_hash(&new.event.headers)))?;
-    Ok(())
+/// Puts a repeat in the place of what is left of its event; false where not even its upstreams are known.
+fn bring_back(tx: &mut Transaction<'_>, new: &NewEvent, seq: i64) -> Result<bool, TxError> {
+    let Some(wants) = super::load::event(tx.conn, tx.shared, seq)?.and_then(|loaded| loaded.wants) else {
+        return Ok(false);
+    };
+    if wants.route.name != new.event.route {
+        return Ok(false);
+    }
+    let scoped = scoped_key(tx, new);
+    let row = Row {
+        seq,
+        event: &new.event,
+        wants: &wants,
+        event_key: scoped.as_ref(),
+        possible_duplicate_of: None,
+        key_kind: kind_number(new.key_kind),
+    };
+    row.restore(tx)?;
+    Ok(true)
 }

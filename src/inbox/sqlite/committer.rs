@@ -71,6 +71,8 @@ pub(super) struct Committer {
     next_alive: Instant,
     /// Nothing is written before this; set after a full disk or a held lock.
     pub(super) hold_until: Option<Instant>,
+    /// A write failed for want of room, and there was none since.
+    pub(super) no_room: bool,
     pub(super) used: u64,
     /// The number of the next event when the counters were last written.
     pub(super) counted_at: i64,
@@ -97,6 +99,7 @@ impl Committer {
             next_tick: Instant::now(),
             next_alive: Instant::now(),
             hold_until: None,
+            no_room: false,
             used: 0,
             counted_at: next_seq,
             closing: false,
@@ -329,15 +332,14 @@ impl Committer {
 
     pub(super) fn rolled_back(&mut self, error: TxError, events: Vec<Incoming>) -> Result<(), Failed> {
         let refusal = match error {
-            TxError::Full => {
+            TxError::Busy => InboxError::Busy,
+            TxError::Write(reason) if !self.is_out_of_room() => self.fail(&reason),
+            TxError::Full | TxError::Write(_) => {
+                self.no_room = true;
                 self.shared.set_full(true);
                 InboxError::Full
             }
-            TxError::Busy => InboxError::Busy,
-            TxError::Final(reason) => {
-                self.shared.set_failed(&reason);
-                self.shared.failure()
-            }
+            TxError::Final(reason) => self.fail(&reason),
         };
         let failed = matches!(refusal, InboxError::Failed(_));
         let held = match refusal {
@@ -355,6 +357,11 @@ impl Committer {
         // Settlements, replays and the rest stay queued.
         self.hold_until = Some(Instant::now() + RETRY_WAIT);
         Ok(())
+    }
+
+    fn fail(&self, reason: &str) -> InboxError {
+        self.shared.set_failed(reason);
+        self.shared.failure()
     }
 
     /// Which events of a batch that could not be written were kept before: read only, and durable since their commit.

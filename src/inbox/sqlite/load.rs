@@ -1,14 +1,15 @@
 //! Reading events back, with their hashes checked.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
-use twox_hash::XxHash3_128;
 
 use super::lane::{Found, Fresh, Look, Row};
+use super::names::Wants;
 use super::schema::flag;
+use super::seal::{Head, blob, is_unreadable};
 use super::state::Shared;
 use crate::event::{
     Event, EventKey, KeptEvent, KeyKind, ProviderName, RouteName, SecretName, Seq, Timestamp,
@@ -20,21 +21,6 @@ const SCAN_EVENTS: usize = 128;
 const SCAN_ROWS: usize = 1024;
 /// Bytes read by one claim.
 const READ_BYTES_MAX: usize = 4 << 20;
-
-/// The hash kept of a body.
-pub(super) fn body_hash(body: &[u8]) -> [u8; 16] {
-    XxHash3_128::oneshot(body).to_be_bytes()
-}
-
-/// The hash kept of a header block.
-pub(super) fn head_hash(headers: &[u8]) -> i64 {
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "half of the hash is enough to see damage"
-    )]
-    let half = XxHash3_128::oneshot(headers) as u64;
-    half.cast_signed()
-}
 
 pub(super) fn kind_number(kind: KeyKind) -> i64 {
     match kind {
@@ -62,69 +48,153 @@ pub(super) fn derived_key(
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) event: Arc<KeptEvent>,
-    pub(super) set: i64,
-    /// The bytes are not those that were kept.
+    /// The upstreams that want it; `None` where its set is not known.
+    pub(super) wants: Option<Arc<Wants>>,
+    /// It is not what was kept.
     pub(super) corrupt: bool,
 }
 
-const EVENT: &str = "SELECT e.seq, e.route, e.wants, e.received_at, e.flags, e.key_kind, e.head_hash, e.body_hash,
-  e.event_id, e.event_type, e.provider, e.method, e.path_rest, e.query, e.host, e.client, e.secret, e.event_key,
-  e.possible_duplicate_of, p.headers, p.body FROM event e LEFT JOIN payload p ON p.seq = e.seq WHERE e.seq = ?1";
+/// The sealed columns first.
+static EVENT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {}, e.route, e.wants, p.headers, p.body FROM event e LEFT JOIN payload p ON p.seq = e.seq WHERE e.seq = ?1",
+        Head::COLUMNS
+    )
+});
+const ROUTE: usize = Head::COUNT;
+const WANTS: usize = Head::COUNT + 1;
+const HEADERS: usize = Head::COUNT + 2;
+const BODY: usize = Head::COUNT + 3;
 
 /// Reads one event.
 pub(super) fn event(conn: &Connection, shared: &Shared, seq: i64) -> rusqlite::Result<Option<Loaded>> {
-    conn.prepare_cached(EVENT)?
-        .query_row([seq], |row| from_row(row, shared))
+    conn.prepare_cached(&EVENT)?
+        .query_row([seq], |row| from_row(row, shared, seq))
         .optional()
 }
 
-fn from_row(row: &SqlRow<'_>, shared: &Shared) -> rusqlite::Result<Loaded> {
-    let seq = Seq(row.get(0)?);
-    let route = shared.route_name(row.get(1)?);
-    let (flags, kind): (i64, i64) = (row.get(4)?, row.get(5)?);
-    let head_kept: i64 = row.get(6)?;
-    let body_kept = row.get_ref(7)?.as_blob()?.to_vec();
-    let headers = row.get_ref(19)?.as_blob_or_null()?.map(Bytes::copy_from_slice);
-    let body = row.get_ref(20)?.as_blob_or_null()?.map(Bytes::copy_from_slice);
-    let corrupt = headers.as_deref().map(head_hash) != Some(head_kept)
-        || body.as_deref().map(body_hash).as_ref().map(<[u8; 16]>::as_slice) != Some(&body_kept);
-    let event_id: Option<Box<str>> = row.get(8)?;
-    let client: String = row.get(15)?;
-    let key = match row.get::<_, Option<String>>(17)? {
-        Some(stored) => EventKey::from_stored(&stored),
-        None => derived_key(&shared.store_id, &route, seq, kind, event_id.as_deref()),
+/// Reads an event that an index says is for `lane`.
+fn event_for(conn: &Connection, shared: &Shared, lane: i64, seq: i64) -> rusqlite::Result<Loaded> {
+    event(conn, shared, seq)?
+        .filter(|loaded| loaded.is_for(lane))
+        .ok_or_else(|| stray(seq))
+}
+
+/// An index names an event that is not there, or not for those who read it: some other event is not found for that.
+pub(super) fn stray(seq: i64) -> rusqlite::Error {
+    let text = format!("an index of pending deliveries names event {seq}, which is none");
+    rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+        Some(text),
+    )
+}
+
+fn from_row(row: &SqlRow<'_>, shared: &Shared, seq: i64) -> rusqlite::Result<Loaded> {
+    match read(row, shared) {
+        Err(error) if is_unreadable(&error) => Ok(unreadable(row, shared, seq)),
+        other => other,
+    }
+}
+
+fn read(row: &SqlRow<'_>, shared: &Shared) -> rusqlite::Result<Loaded> {
+    let head = Head::read(row)?;
+    let route = shared.route_name(row.get(ROUTE)?);
+    let wants = shared.names.set(row.get(WANTS)?);
+    let names = Wants::seal_of(wants.as_deref(), &route);
+    let headers = blob(row, HEADERS)?.map(Bytes::copy_from_slice);
+    let body = blob(row, BODY)?.map(Bytes::copy_from_slice);
+    let whole = match (&headers, &body) {
+        (Some(headers), Some(body)) => head.is_whole(route.as_str(), names, headers, body),
+        _ => false,
     };
-    let earlier: Option<String> = row.get(18)?;
-    let event = Event {
-        route,
-        provider: ProviderName::new(row.get::<_, String>(10)?),
-        event_id,
-        event_type: row.get(9)?,
-        type_unsigned: flags & flag::TYPE_UNSIGNED != 0,
-        verified: flags & flag::VERIFIED != 0,
-        secret: row.get::<_, Option<String>>(16)?.map(SecretName::new),
-        received_at: Timestamp(row.get(3)?),
-        method: row.get(11)?,
-        path_rest: row.get(12)?,
-        query: row.get(13)?,
-        host: row.get(14)?,
-        client: client.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        headers: headers.unwrap_or_default(),
-        has_idempotency_key: flags & flag::IDEMPOTENCY_KEY != 0,
-        body: body.unwrap_or_default(),
+    let seq = Seq(head.seq);
+    let key = match &head.event_key {
+        Some(stored) => EventKey::from_stored(stored),
+        None => derived_key(
+            &shared.store_id,
+            &route,
+            seq,
+            head.key_kind,
+            head.event_id.as_deref(),
+        ),
     };
-    let possible_duplicate_of = earlier.as_deref().map(EventKey::from_stored);
-    let event = Arc::new(KeptEvent {
+    let kept = KeptEvent {
         seq,
         key,
-        possible_duplicate_of,
-        event,
-    });
+        possible_duplicate_of: head.possible_duplicate_of.as_deref().map(EventKey::from_stored),
+        event: Event {
+            route,
+            provider: ProviderName::new(head.provider),
+            event_id: head.event_id.map(Into::into),
+            event_type: head.event_type.map(Into::into),
+            type_unsigned: head.flags & flag::TYPE_UNSIGNED != 0,
+            verified: head.flags & flag::VERIFIED != 0,
+            secret: head.secret.map(SecretName::new),
+            received_at: Timestamp(head.received_at),
+            method: head.method.into(),
+            path_rest: head.path_rest.into(),
+            query: head.query.map(Into::into),
+            host: head.host.into(),
+            client: head.client.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            headers: headers.unwrap_or_default(),
+            has_idempotency_key: head.flags & flag::IDEMPOTENCY_KEY != 0,
+            body: body.unwrap_or_default(),
+        },
+    };
     Ok(Loaded {
-        event,
-        set: row.get(2)?,
-        corrupt,
+        event: Arc::new(kept),
+        wants,
+        corrupt: !whole,
     })
+}
+
+/// What stands for an event whose row cannot be read: enough to settle it as corrupt.
+fn unreadable(row: &SqlRow<'_>, shared: &Shared, seq: i64) -> Loaded {
+    let route = shared.route_name(row.get(ROUTE).unwrap_or_default());
+    let seq = Seq(seq);
+    let kept = KeptEvent {
+        seq,
+        key: EventKey::of_kept(&route, &shared.store_id, seq),
+        possible_duplicate_of: None,
+        event: Event {
+            route,
+            provider: ProviderName::new(""),
+            event_id: None,
+            event_type: None,
+            type_unsigned: false,
+            verified: false,
+            secret: None,
+            received_at: Timestamp(0),
+            method: "".into(),
+            path_rest: "".into(),
+            query: None,
+            host: "".into(),
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            headers: Bytes::new(),
+            has_idempotency_key: false,
+            body: Bytes::new(),
+        },
+    };
+    Loaded {
+        event: Arc::new(kept),
+        wants: row.get(WANTS).ok().and_then(|set| shared.names.set(set)),
+        corrupt: true,
+    }
+}
+
+impl Loaded {
+    fn fresh(&self) -> Fresh {
+        Fresh {
+            event: self.event.clone(),
+            members: self.wants.as_ref().map_or(1, |wants| wants.lanes.len()),
+        }
+    }
+
+    /// Whether it is for this lane. What is corrupt is settled by whoever meets it.
+    fn is_for(&self, lane: i64) -> bool {
+        let lanes = self.wants.iter().flat_map(|wants| &wants.lanes);
+        self.corrupt || lanes.into_iter().any(|other| other.id == lane)
+    }
 }
 
 /// Does what a claim needs of the store; short statements, one after the other.
@@ -172,13 +242,8 @@ fn read_rows(
         if look.leased.contains(&seq) {
             continue;
         }
-        let Some(loaded) = event(conn, shared, seq)? else {
-            continue;
-        };
-        let fresh = Fresh {
-            event: loaded.event,
-            members: members(shared, loaded.set),
-        };
+        let loaded = event_for(conn, shared, lane, seq)?;
+        let fresh = loaded.fresh();
         if loaded.corrupt {
             found.corrupt.push(fresh);
             continue;
@@ -223,12 +288,10 @@ fn scan(
             (to, exhausted) = (seq, false);
             break;
         }
-        let Some(loaded) = event(conn, shared, seq)? else {
-            continue;
-        };
+        let loaded = event_for(conn, shared, lane, seq)?;
         let fresh = Fresh {
-            event: loaded.event,
             members,
+            ..loaded.fresh()
         };
         if loaded.corrupt {
             found.corrupt.push(fresh);
@@ -274,10 +337,6 @@ pub(super) fn open_events(
     met.sort_unstable();
     // Beyond the bound the sets were not all read.
     met.retain(|(seq, _, _)| *seq <= bound);
-    let to = met.last().map_or(from, |(seq, _, _)| seq + 1);
+    let to = met.last().map_or(from, |(seq, _, _)| seq.saturating_add(1));
     Ok((met, to, bound == i64::MAX))
-}
-
-fn members(shared: &Shared, set: i64) -> usize {
-    shared.names.set(set).map_or(1, |wants| wants.lanes.len())
 }

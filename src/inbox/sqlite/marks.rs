@@ -5,6 +5,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::jumps::AGREE;
+use super::seal::{blob, readable};
 use super::transaction::{Transaction, TxError};
 use crate::event::{DedupKey, Timestamp};
 use crate::inbox::ProxyMark;
@@ -16,19 +17,28 @@ const KEPT_MARKS: i64 = 400_000;
 /// Bytes of a mark: key, time, end.
 const MARK_BYTES: usize = 32;
 
+/// When the last mark of a row runs out, and its marks.
+type Marks = (i64, Vec<u8>);
+
 /// Adds `marks`.
 pub(super) fn store(tx: &Transaction<'_>, marks: &[ProxyMark]) -> Result<(), TxError> {
     let Some(until) = marks.iter().map(|mark| mark.until.0).max() else {
         return Ok(());
     };
-    let newest: Option<(i64, i64, Vec<u8>)> = tx
+    // Of a row that damage made unreadable only the number counts.
+    let newest: Option<(i64, Option<Marks>)> = tx
         .conn
         .prepare_cached("SELECT n, until, marks FROM proxy_mark ORDER BY n DESC LIMIT 1")?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .query_row([], |row| {
+            let rest = || Ok((row.get(1)?, row.get(2)?));
+            Ok((row.get(0)?, readable(rest())?))
+        })
         .optional()?;
     let (n, until, mut bytes) = match newest {
-        Some((n, latest, bytes)) if bytes.len() < ROW_MARKS * MARK_BYTES => (n, latest.max(until), bytes),
-        Some((n, _, _)) => (n + 1, until, Vec::new()),
+        Some((n, Some((latest, bytes)))) if bytes.len() < ROW_MARKS * MARK_BYTES => {
+            (n, latest.max(until), bytes)
+        }
+        Some((n, _)) => (n.saturating_add(1), until, Vec::new()),
         None => (1, until, Vec::new()),
     };
     let begun = bytes.is_empty();
@@ -63,7 +73,7 @@ pub(super) fn load(conn: &Connection, now: i64) -> rusqlite::Result<Vec<ProxyMar
     let mut rows = select.query([now])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let bytes: Vec<u8> = row.get(0)?;
+        let bytes = blob(row, 0)?.unwrap_or_default();
         let marks = bytes.chunks_exact(MARK_BYTES).filter_map(read);
         found.extend(marks.filter(|mark| mark.until.0 > now && mark.at.0 <= now.saturating_add(AGREE)));
     }

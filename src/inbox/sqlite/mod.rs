@@ -1,22 +1,30 @@
 //! The embedded store: SQLite in WAL mode with synced group commits.
 //!
-//! `open` finds everything that can be wrong; `committer` is the one thread that writes (`transaction`, `accept`,
-//! `replay`, `prune`); `lane` holds what is in memory of one target; `load` reads events back.
+//! `open` (`place`, `connect`, `log`, `upgrade`, `recount`) finds everything that can be wrong; `committer` is the one thread that writes (`transaction`, `accept`,
+//! `replay`, `prune`); `lane` holds what is in memory of one target; `load` reads events back, and `seal` tells whether they
+//! are what was kept.
 
 mod accept;
 mod committer;
+mod conflict;
+mod connect;
 mod jumps;
 mod lane;
 mod load;
+mod log;
 mod marks;
 mod names;
 mod open;
 mod place;
 mod prune;
+mod recount;
 mod replay;
+mod row;
 mod schema;
+mod seal;
 mod state;
 mod transaction;
+mod upgrade;
 mod upkeep;
 
 use std::sync::atomic::{Ordering, fence};
@@ -40,6 +48,7 @@ use crate::event::{DedupHashKey, Target, Timestamp};
 pub use open::{OpenError, open};
 pub(super) use place::DB_FILE;
 pub(super) use schema::{FORMAT, flag, state as event_state, status as delivery_status};
+pub(super) use seal::{Head, blob, names as seal_of_names, readable};
 pub(super) use state::open_reader;
 
 /// The SQLite store. Dropping it without [`Inbox::close`] ends its thread after what is queued.
@@ -123,7 +132,7 @@ impl SqliteInbox {
             seq: lease.event.seq.0,
             members: lease.members,
             has_row: lease.has_row,
-            bytes: accept::weight(event.headers.len(), event.body.len()),
+            bytes: row::weight(event.headers.len(), event.body.len()),
             received_at: event.received_at.0,
             attempts,
             outcome,
@@ -154,7 +163,7 @@ impl SqliteInbox {
                 let (jobs, corrupt) = reading.finish(found, max, self.shared.ages());
                 for lease in corrupt {
                     self.shared.telemetry.corrupt(lease.event.seq);
-                    let error = "corrupt: the kept bytes do not have their hash any more".into();
+                    let error = "corrupt: what is kept is not what was received any more".into();
                     self.settle_lease(lane.clone(), lease, 0, Outcome::Dead { status: None, error });
                 }
                 Ok(jobs)
@@ -179,7 +188,7 @@ impl SqliteInbox {
             tokio::time::sleep(READ_RETRY_WAIT).await;
             return Ok(Vec::new());
         }
-        self.shared.set_failed(&error.to_string());
+        self.shared.set_failed(&transaction::reason(error));
         self.wake();
         Err(self.shared.failure())
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::lane::Lane;
+use super::seal;
 use crate::event::{RouteName, Target, UpstreamName};
 
 /// One route.
@@ -26,7 +27,23 @@ pub(super) struct Wants {
     pub(super) set: i64,
     pub(super) route: Arc<Route>,
     pub(super) lanes: Vec<Arc<Lane>>,
+    /// The seal of all these names, part of the seal of each event.
+    pub(super) seal: i64,
     stored: AtomicBool,
+}
+
+/// Names that cannot be told apart or do not belong together: what is kept under them could go anywhere.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NamesError {
+    /// Two rows with one name.
+    #[error("two rows have the {0} {1:?}")]
+    Twice(&'static str, String),
+    /// A row that others name is not there.
+    #[error("there is no {0} {1}")]
+    Missing(&'static str, i64),
+    /// SQLite refused.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
 }
 
 /// All names there are. Numbers are given in memory; rows follow with the first event that uses them.
@@ -51,22 +68,33 @@ struct Inner {
 
 impl Names {
     /// Reads what is stored.
-    pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
+    pub(super) fn load(conn: &Connection) -> Result<Self, NamesError> {
         let mut inner = Inner::default();
         let mut routes = conn.prepare("SELECT id, name FROM route")?;
         let mut rows = routes.query([])?;
         while let Some(row) = rows.next()? {
             let (id, name): (i64, String) = (row.get(0)?, row.get(1)?);
-            inner.add_route(id, RouteName::new(name), true);
+            let name = RouteName::new(name);
+            if inner.routes.contains_key(&name) {
+                return Err(NamesError::Twice("route", name.to_string()));
+            }
+            inner.add_route(id, name, true);
         }
         let mut upstreams = conn.prepare("SELECT id, route, name, parked_since, resumed_at FROM upstream")?;
         let mut rows = upstreams.query([])?;
         while let Some(row) = rows.next()? {
             let (id, route, name): (i64, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let Some(route) = inner.routes_by_id.get(&route).cloned() else {
-                continue;
+                return Err(NamesError::Missing("route", route));
             };
-            let lane = inner.add_lane(id, &route, UpstreamName::new(name), true);
+            let target = Target {
+                route: route.name.clone(),
+                upstream: UpstreamName::new(name),
+            };
+            if inner.lanes.contains_key(&target) {
+                return Err(NamesError::Twice("upstream", target.to_string()));
+            }
+            let lane = inner.add_lane(id, &route, target.upstream, true);
             let parked_since: Option<i64> = row.get(3)?;
             let mut state = lane.lock();
             state.parked = parked_since.is_some();
@@ -76,7 +104,11 @@ impl Names {
         let mut members: HashMap<i64, Vec<i64>> = HashMap::new();
         let mut rows = sets.query([])?;
         while let Some(row) = rows.next()? {
-            members.entry(row.get(0)?).or_default().push(row.get(1)?);
+            let (set, upstream): (i64, i64) = (row.get(0)?, row.get(1)?);
+            if !inner.lanes_by_id.contains_key(&upstream) {
+                return Err(NamesError::Missing("upstream", upstream));
+            }
+            members.entry(set).or_default().push(upstream);
         }
         for (id, members) in members {
             inner.add_set(id, members, true);
@@ -97,6 +129,7 @@ impl Names {
         if members.is_empty() {
             let none = Arc::new(Wants {
                 set: 0,
+                seal: Wants::seal_of(None, &route.name),
                 route: route.clone(),
                 lanes: Vec::new(),
                 stored: true.into(),
@@ -228,14 +261,16 @@ impl Inner {
         let route_id = lanes.first().map_or(0, |lane| lane.route);
         let route = match self.routes_by_id.get(&route_id) {
             Some(route) => route.clone(),
-            // Only a damaged store gets here: a set without a route is never wanted again.
+            // Not reached: a set has members, and a lane has a route.
             None => self.add_route(route_id, RouteName::new(""), true),
         };
         for lane in &lanes {
             lane.lock().sets.push((id, lanes.len()));
         }
+        let upstreams = lanes.iter().map(|lane| lane.target.upstream.as_str());
         let wants = Arc::new(Wants {
             set: id,
+            seal: seal::names(route.name.as_str(), upstreams),
             route,
             lanes,
             stored: stored.into(),
@@ -257,6 +292,11 @@ impl Route {
 }
 
 impl Wants {
+    /// The seal of the names of a set, or of those of a route that nobody listens to.
+    pub(super) fn seal_of(set: Option<&Self>, route: &RouteName) -> i64 {
+        set.map_or_else(|| seal::names(route.as_str(), []), |wants| wants.seal)
+    }
+
     /// Writes the rows of route, upstreams and set, where they are not yet there.
     pub(super) fn store(&self, conn: &Connection) -> rusqlite::Result<()> {
         self.route.store(conn)?;

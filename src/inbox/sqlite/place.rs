@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock, statvfs};
@@ -58,13 +58,26 @@ fn restrict(path: &Path, mode: u32) -> Result<(), OpenError> {
 }
 
 /// Makes an empty database file (0600) if there is none, and tightens what is there. Must run before SQLite opens it:
-/// closing any descriptor of the file would drop SQLite's own locks.
-pub(super) fn prepare_db(folder: &Path) -> Result<PathBuf, OpenError> {
+/// closing any descriptor of the file would drop SQLite's own locks, and with an empty file SQLite throws the log away.
+pub(super) fn prepare_db(folder: &Path, lock: &mut Lock) -> Result<PathBuf, OpenError> {
     let path = folder.join(DB_FILE);
     let io = |source| OpenError::Io {
         path: path.clone(),
         source,
     };
+    match std::fs::metadata(&path) {
+        Ok(found) if found.len() == 0 && lock.made => {
+            return Err(OpenError::Damaged {
+                path: folder.to_owned(),
+                reason: format!("{DB_FILE} is empty, and was not"),
+            });
+        }
+        // Moved away: from here on it counts as never made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && lock.made => {
+            lock.write(false).map_err(io)?;
+        }
+        _ => {}
+    }
     let made = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -97,14 +110,43 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), OpenError> {
         })
 }
 
+/// The lock of the store, and whether a database was ever made here.
+#[derive(Debug)]
+pub(super) struct Lock {
+    pub(super) file: File,
+    /// There is a database, whose file can never be empty again.
+    pub(super) made: bool,
+}
+
+/// The second line of the lock file, once there is a database.
+const MADE: &str = "made";
+
+impl Lock {
+    /// Notes that there is a database.
+    pub(super) fn note_made(&mut self) -> io::Result<()> {
+        if self.made { Ok(()) } else { self.write(true) }
+    }
+
+    fn write(&mut self, made: bool) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        writeln!(self.file, "{}", std::process::id())?;
+        if made {
+            writeln!(self.file, "{MADE}")?;
+        }
+        self.made = made;
+        Ok(())
+    }
+}
+
 /// Takes the lock of the store; it lives as long as the file that is returned.
-pub(super) fn lock(folder: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(folder: &Path) -> Result<Lock, OpenError> {
     let path = folder.join(LOCK_FILE);
     let io = |source| OpenError::Io {
         path: path.clone(),
         source,
     };
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -112,26 +154,88 @@ pub(super) fn lock(folder: &Path) -> Result<File, OpenError> {
         .mode(0o600)
         .open(&path)
         .map_err(io)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let mut text = String::new();
+    let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    // What it says is a help, not a need.
+    drop((&file).take(64).read_to_string(&mut text));
+    let mut lines = text.lines();
+    match locked {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            let pid = (&file)
-                .take(32)
-                .read_to_string(&mut text)
-                .ok()
-                .and_then(|_| text.trim().parse().ok());
             return Err(OpenError::Locked {
                 path: folder.to_owned(),
-                pid,
+                pid: lines.next().and_then(|line| line.parse().ok()),
             });
         }
         Err(errno) => return Err(io(errno.into())),
     }
-    file.set_len(0).map_err(io)?;
-    file.rewind().map_err(io)?;
-    writeln!(file, "{}", std::process::id()).map_err(io)?;
-    Ok(file)
+    let made = lines.nth(1) == Some(MADE);
+    let mut lock = Lock { file, made };
+    lock.write(made).map_err(io)?;
+    Ok(lock)
+}
+
+/// Where it is tried whether there is room.
+const PROBE_FILE: &str = "inbox.room";
+const PROBE_BYTES: usize = 64 << 10;
+
+/// Whether a write to a file that is `file_bytes` long would fail now for want of room: of space, of a quota, or below the
+/// limit that the process has for its files. SQLite tells only the first of them from a failing disk.
+pub(super) fn is_out_of_room(folder: &Path, file_bytes: u64) -> bool {
+    let path = folder.join(PROBE_FILE);
+    let tried = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| {
+            file.seek(io::SeekFrom::Start(file_bytes))?;
+            file.write_all(&[1; PROBE_BYTES])
+        });
+    // What stays is written over by the next one.
+    drop(std::fs::remove_file(&path));
+    tried.is_err_and(|error| {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+    })
+}
+
+/// The limit that the process has for the size of its files (`ulimit -f`).
+pub(super) fn file_bytes_max() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current
+}
+
+/// A file as it was found: the store is ours only as long as it is the same one.
+#[derive(Debug)]
+pub(super) struct Known {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Known {
+    /// The file that is at `path` now.
+    pub(super) fn at(path: PathBuf) -> io::Result<Self> {
+        let found = std::fs::metadata(&path)?;
+        Ok(Self {
+            path,
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+
+    /// Whether it is still there. What is written to a file that was removed is gone with the process.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match std::fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => Ok(()),
+            Ok(_) => Err(format!("{:?} was replaced under the running gateway", self.path)),
+            Err(error) => Err(format!(
+                "{:?} was removed under the running gateway: {error}",
+                self.path
+            )),
+        }
+    }
 }
 
 /// Free bytes of the volume for ordinary users.

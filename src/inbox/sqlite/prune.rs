@@ -5,10 +5,13 @@
 
 use std::time::{Duration, Instant};
 
+use rusqlite::Row as SqlRow;
+
 use super::accept::forget;
 use super::jumps;
 use super::marks;
 use super::schema::state;
+use super::seal::readable;
 use super::state::Shared;
 use super::transaction::{Transaction, TxError};
 use crate::event::DedupKey;
@@ -147,7 +150,7 @@ impl Pruner {
                 break;
             }
             pruned.looked_at += 1;
-            pruned.next = old.seq + 1;
+            pruned.next = old.seq.saturating_add(1);
             let stays = match old.state {
                 state::OPEN => continue,
                 state::DEAD => dead,
@@ -191,7 +194,7 @@ impl Pruner {
                 break;
             }
             met += 1;
-            pruned.next = old.seq + 1;
+            pruned.next = old.seq.saturating_add(1);
             if old.state != state::DELIVERED && old.state != state::FILTERED {
                 continue;
             }
@@ -231,20 +234,37 @@ fn olds(tx: &Transaction<'_>, from: i64) -> Result<Vec<Old>, TxError> {
         )?
         .query_map(
             (from, i64::try_from(SLICE_LOOKED_AT).unwrap_or(i64::MAX)),
-            |row| {
-                Ok(Old {
-                    seq: row.get(0)?,
-                    state: row.get(1)?,
-                    received_at: row.get(2)?,
-                    settled_at: row.get(3)?,
-                    keep_until: row.get(4)?,
-                    bytes: row.get(5)?,
-                    dedup_key: row.get(6)?,
-                })
-            },
+            |row| Ok(readable(Old::read(row))?.unwrap_or(Old::unreadable(row.get(0)?))),
         )?
         .collect::<Result<_, _>>()?;
     Ok(found)
+}
+
+impl Old {
+    fn read(row: &SqlRow<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            seq: row.get(0)?,
+            state: row.get(1)?,
+            received_at: row.get(2)?,
+            settled_at: row.get(3)?,
+            keep_until: row.get(4)?,
+            bytes: row.get(5)?,
+            dedup_key: row.get(6)?,
+        })
+    }
+
+    /// What damage made unreadable stays, for people to look at.
+    fn unreadable(seq: i64) -> Self {
+        Self {
+            seq,
+            state: state::OPEN,
+            received_at: 0,
+            settled_at: 0,
+            keep_until: i64::MAX,
+            bytes: 0,
+            dedup_key: None,
+        }
+    }
 }
 
 fn drop_body(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {

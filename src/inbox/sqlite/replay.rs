@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use rusqlite::OptionalExtension;
 
-use super::accept::weight;
+use super::conflict;
 use super::schema::{state, status};
+use super::seal::readable;
 use super::state::Replay;
 use super::transaction::{Transaction, TxError};
-use crate::event::EventKey;
 use crate::inbox::{Selection, Status};
 
 /// Events looked at in one transaction.
@@ -28,7 +28,7 @@ struct Head {
 /// Does the next slice; true once nothing is left.
 pub(super) fn slice(tx: &mut Transaction<'_>, replay: &mut Replay) -> Result<bool, TxError> {
     if let Some(n) = replay.selection.conflict {
-        match conflict(tx, &replay.selection, n)? {
+        match conflict::replay(tx, &replay.selection, n)? {
             true => replay.done.deliveries += 1,
             false => replay.done.skipped += 1,
         }
@@ -82,7 +82,7 @@ fn candidates(
             |row| row.get(0),
         )?
         .collect::<Result<_, _>>()?;
-    let next = seqs.last().map_or(cursor, |seq| seq + 1);
+    let next = seqs.last().map_or(cursor, |seq| seq.saturating_add(1));
     Ok((seqs, next))
 }
 
@@ -103,8 +103,8 @@ fn head(tx: &Transaction<'_>, seq: i64) -> Result<Option<Head>, TxError> {
                 bytes: row.get(5)?,
             })
         })
-        .optional()?;
-    Ok(found)
+        .optional();
+    Ok(readable(found)?.flatten())
 }
 
 fn is_selected(tx: &Transaction<'_>, selection: &Selection, head: &Head) -> bool {
@@ -202,55 +202,4 @@ fn has_payload(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM payload WHERE seq = ?1)")?
         .query_row([seq], |row| row.get(0))?;
     Ok(found)
-}
-
-/// Makes an event of its own of a conflicting body.
-fn conflict(tx: &mut Transaction<'_>, selection: &Selection, n: u32) -> Result<bool, TxError> {
-    let [seq] = selection.events[..] else {
-        return Ok(false);
-    };
-    let Some(head) = head(tx, seq.0)? else {
-        return Ok(false);
-    };
-    let Some(wants) = tx.shared.names.set(head.wants) else {
-        return Ok(false);
-    };
-    let found: Option<(Vec<u8>, Vec<u8>)> = tx
-        .conn
-        .prepare_cached("SELECT headers, body FROM conflict WHERE seq = ?1 AND n = ?2")?
-        .query_row((seq.0, n), |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((headers, body)) = found else {
-        return Ok(false);
-    };
-    if selection.dry_run {
-        return Ok(true);
-    }
-    let Some(original) = super::load::event(tx.conn, tx.shared, seq.0)? else {
-        return Ok(false);
-    };
-    let number = tx.next_seq;
-    tx.next_seq += 1;
-    let bytes = weight(headers.len(), body.len());
-    // `key_kind` 1 and no dedup key: its `Hooklatch-Key` is of this kept event alone, and it suppresses nothing.
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO event (seq, route, state, wants, bytes, received_at, settled_at, keep_until, flags, key_kind,
-               body_bytes, head_hash, body_hash, event_id, event_type, provider, method, path_rest, query, host,
-               client, secret, possible_duplicate_of)
-             SELECT ?1, e.route, 0, e.wants, ?3, c.received_at, c.received_at, 0, c.flags, 1,
-               length(c.body), c.head_hash, c.body_hash, e.event_id, c.event_type, e.provider, c.method, e.path_rest,
-               c.query, c.host, c.client, c.secret, ?5
-             FROM event e JOIN conflict c ON c.seq = e.seq WHERE e.seq = ?2 AND c.n = ?4",
-        )?
-        .execute((number, seq.0, bytes, n, EventKey::as_str(&original.event.key)))?;
-    tx.conn
-        .prepare_cached("INSERT INTO payload (seq, headers, body) VALUES (?1, ?2, ?3)")?
-        .execute((number, headers, body))?;
-    tx.effects.events += 1;
-    tx.add_open_bytes(&wants.route, bytes);
-    for lane in &wants.lanes {
-        tx.make_pending(number, lane.id, false)?;
-    }
-    Ok(true)
 }

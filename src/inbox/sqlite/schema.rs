@@ -2,8 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension, config::DbConfig};
 
-/// The format this build writes; a store of a higher one is refused.
-pub(in crate::inbox) const FORMAT: i64 = 1;
+use super::seal;
+
+/// The format this build writes; a store of a lower one is brought up to it (`upgrade`), one of a higher one is refused.
+///
+/// 1: as first written. 2: `seal` in place of `head_hash`, and `identity` in `meta`.
+pub(in crate::inbox) const FORMAT: i64 = 2;
 /// `application_id` of the file, so that `file(1)` and we can tell it from any other database.
 const APPLICATION_ID: i32 = 0x686b_6c74;
 /// Bytes of a page.
@@ -59,7 +63,7 @@ CREATE TABLE event (
   seq INTEGER PRIMARY KEY, route INTEGER NOT NULL, state INTEGER NOT NULL, wants INTEGER NOT NULL,
   bytes INTEGER NOT NULL, received_at INTEGER NOT NULL, settled_at INTEGER NOT NULL, keep_until INTEGER NOT NULL,
   flags INTEGER NOT NULL, key_kind INTEGER NOT NULL, duplicates INTEGER NOT NULL DEFAULT 0,
-  conflicts INTEGER NOT NULL DEFAULT 0, body_bytes INTEGER NOT NULL, head_hash INTEGER NOT NULL,
+  conflicts INTEGER NOT NULL DEFAULT 0, body_bytes INTEGER NOT NULL, seal INTEGER NOT NULL,
   body_hash BLOB NOT NULL, dedup_key BLOB, event_id TEXT, event_type TEXT, provider TEXT NOT NULL,
   method TEXT NOT NULL, path_rest TEXT NOT NULL, query TEXT, host TEXT NOT NULL, client TEXT NOT NULL, secret TEXT,
   event_key TEXT, possible_duplicate_of TEXT) STRICT;
@@ -73,7 +77,7 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_due ON delivery (upstream, due) WHERE status = 0;
 CREATE INDEX delivery_dead ON delivery (seq, upstream) WHERE status = 2;
 CREATE TABLE conflict (
-  seq INTEGER NOT NULL, n INTEGER NOT NULL, received_at INTEGER NOT NULL, head_hash INTEGER NOT NULL,
+  seq INTEGER NOT NULL, n INTEGER NOT NULL, received_at INTEGER NOT NULL, seal INTEGER NOT NULL,
   body_hash BLOB NOT NULL, flags INTEGER NOT NULL, event_type TEXT, method TEXT NOT NULL, query TEXT,
   host TEXT NOT NULL, client TEXT NOT NULL, secret TEXT, headers BLOB NOT NULL, body BLOB NOT NULL,
   PRIMARY KEY (seq, n)) STRICT;
@@ -92,9 +96,6 @@ CREATE VIEW inbox AS SELECT
 pub(super) fn set_up_writer(conn: &Connection, bytes_max: u64) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
-    // Both only take hold while the file is still empty.
-    conn.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
-    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     // SQLite's own checkpoint hook drops its errors: the committer checkpoints itself.
@@ -108,9 +109,19 @@ pub(super) fn set_up_writer(conn: &Connection, bytes_max: u64) -> rusqlite::Resu
     let wal_limit = (64 << 20).min(bytes_max / 8).max(PAGE_BYTES * 16);
     conn.pragma_update(None, "journal_size_limit", as_i64(wal_limit))?;
     conn.pragma_update(None, "max_page_count", as_i64((bytes_max / PAGE_BYTES).max(64)))?;
-    // A failed store must not be synced again, not even by the last close.
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(())
+}
+
+/// A failed store must not be synced again, and one that is refused must stay as it is: not even the last close may write.
+pub(super) fn leave_log_at_close(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map(drop)
+}
+
+/// Settings that only take hold while the file is still empty. On a store that is there they would be one more write.
+pub(super) fn set_up_new(conn: &Connection) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")
 }
 
 /// Settings of a connection that only reads.
@@ -151,7 +162,40 @@ pub(super) fn create(conn: &Connection, store_id: &[u8; 16], hash_key: &[u8; 16]
     insert.execute(("events", 0_i64))?;
     insert.execute(("events_before", 1_i64))?;
     drop(insert);
+    insert_identity(conn)?;
     conn.execute_batch("COMMIT")
+}
+
+/// Seals what `meta` holds for good: with another `hash_key` every copy would be new, with another `store_id` an event
+/// would change its key.
+pub(super) fn insert_identity(conn: &Connection) -> rusqlite::Result<()> {
+    let of = |name| meta_bytes(conn, name).map(Option::unwrap_or_default);
+    let identity = seal::identity(&of("store_id")?, &of("hash_key")?);
+    conn.execute(
+        "INSERT INTO meta (name, value) VALUES ('identity', ?1)",
+        [identity],
+    )
+    .map(drop)
+}
+
+/// A table, an index or a view of ours that is not as [`create`] makes it. What others added beside them is not looked at.
+pub(super) fn altered(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let model = Connection::open_in_memory()?;
+    model.execute_batch(TABLES)?;
+    let mut ours =
+        model.prepare("SELECT name, type, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL")?;
+    let mut found = conn.prepare(
+        "SELECT 1 FROM sqlite_schema WHERE name = ?1 AND type = ?2 AND tbl_name = ?3 AND sql = ?4",
+    )?;
+    let mut rows = ours.query([])?;
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        let values: (&str, String, String, String) = (&name, row.get(1)?, row.get(2)?, row.get(3)?);
+        if !found.exists(values)? {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// A number from `meta`.

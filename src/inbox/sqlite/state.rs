@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::jumps::{Ages, Jumps};
 use super::lane::Lane;
 use super::names::Names;
+use super::place::Known;
 use super::schema;
 use crate::clock::Clock;
 use crate::event::{DedupHashKey, RouteName};
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     readers: Mutex<Vec<Connection>>,
     /// Held while the store is ours.
     pub(super) lock: Mutex<Option<File>>,
+    /// The database and its log.
+    files: [Known; 2],
 }
 
 /// Figures for metrics and for the gate.
@@ -154,6 +157,8 @@ pub(super) struct Parts {
     /// When the wall clock last jumped.
     pub(super) jumped_at: Option<i64>,
     pub(super) lock: File,
+    /// The database and its log.
+    pub(super) files: [Known; 2],
 }
 
 impl Shared {
@@ -184,6 +189,7 @@ impl Shared {
             closed: watch::Sender::new(false),
             readers: Mutex::default(),
             lock: Mutex::new(Some(parts.lock)),
+            files: parts.files,
         }
     }
 
@@ -292,16 +298,25 @@ impl Shared {
         Ok(found)
     }
 
-    /// Reads a byte through the file system: fails once it has been shut down.
+    /// Whether what was just synced is on the volume and in the store.
     ///
     /// When ext4 is shut down under a running system (`FS_IOC_SHUTDOWN`), an `fdatasync` that is under way now and then
     /// reports success for what never reached the disk (seen on Linux 6.18). Every read that begins after the shutdown
-    /// fails, so a read after the sync tells. It costs about a microsecond.
-    pub(super) fn check_volume(&self) -> std::io::Result<()> {
-        match &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// fails, so a read after the sync tells. And what was synced to a log that somebody removed is gone with us. Both
+    /// looks together cost a few microseconds.
+    pub(super) fn check_volume(&self) -> Result<(), String> {
+        let read = match &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(file) => file.read_at(&mut [0], 0).map(drop),
             None => Ok(()),
-        }
+        };
+        read.map_err(|error| format!("the volume went away during a sync: {error}"))?;
+        let [_, log] = &self.files;
+        log.check()
+    }
+
+    /// Whether the store's files are still those that were opened.
+    pub(super) fn check_files(&self) -> Result<(), String> {
+        self.files.iter().try_for_each(Known::check)
     }
 
     /// The name of the route with this number.

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
 use rusqlite::{Connection, ErrorCode};
 
 use super::lane::Lane;
 use super::names::{Route, Wants};
+use super::open::DAMAGED_ADVICE;
 use super::schema::{self, state, status};
 use super::state::{Parking, Settle, Shared};
 use crate::event::{KeptEvent, RouteName, Timestamp, UpstreamName};
@@ -21,17 +23,33 @@ pub(super) enum TxError {
     Full,
     /// Somebody else holds the write lock: rolled back, the store goes on.
     Busy,
+    /// A write failed: rolled back. For want of room the store goes on, else it is final.
+    Write(String),
     /// Anything else is final.
     Final(String),
 }
 
 impl From<rusqlite::Error> for TxError {
     fn from(error: rusqlite::Error) -> Self {
+        let extended = error.sqlite_error().map(|error| error.extended_code);
+        if let Some(SQLITE_IOERR_WRITE | SQLITE_IOERR_SHMSIZE) = extended {
+            return Self::Write(error.to_string());
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
-            _ => Self::Final(error.to_string()),
+            _ => Self::Final(reason(&error)),
         }
+    }
+}
+
+/// Why the store cannot go on, and what to do where that is not to look at the disk.
+pub(super) fn reason(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) | None => {
+            format!("it is damaged: {error}; {DAMAGED_ADVICE}")
+        }
+        Some(_) => error.to_string(),
     }
 }
 
@@ -78,6 +96,7 @@ pub(super) struct Transaction<'a> {
 pub(super) struct Cache {
     wants: HashMap<(RouteName, Arc<[UpstreamName]>), Arc<Wants>>,
     address: Option<(IpAddr, Box<str>)>,
+    scratch: Vec<u8>,
 }
 
 impl<'a> Transaction<'a> {
@@ -108,9 +127,7 @@ impl<'a> Transaction<'a> {
         };
         let result = noted.and_then(|()| work(&mut tx)).and_then(|done| {
             conn.prepare_cached("COMMIT")?.execute([])?;
-            shared
-                .check_volume()
-                .map_err(|error| TxError::Final(format!("the volume went away during a sync: {error}")))?;
+            shared.check_volume().map_err(TxError::Final)?;
             Ok(done)
         });
         match result {
@@ -145,17 +162,13 @@ impl<'a> Transaction<'a> {
         wants
     }
 
-    /// The address as text; senders come in runs.
-    pub(super) fn address(&mut self, client: IpAddr) -> &str {
-        if self
-            .cache
-            .address
-            .as_ref()
-            .is_none_or(|(known, _)| *known != client)
-        {
-            self.cache.address = Some((client, client.to_string().into()));
+    /// What a seal is made with: the address as text (senders come in runs), and room to write in.
+    pub(super) fn sealing(&mut self, client: IpAddr) -> (&str, &mut Vec<u8>) {
+        let Cache { address, scratch, .. } = &mut *self.cache;
+        if address.as_ref().is_none_or(|(known, _)| *known != client) {
+            *address = Some((client, client.to_string().into()));
         }
-        self.cache.address.as_ref().map_or("", |(_, text)| text)
+        (address.as_ref().map_or("", |(_, text)| text), scratch)
     }
 
     /// Bytes of the open events of a route, this transaction's included.
@@ -167,7 +180,7 @@ impl<'a> Transaction<'a> {
             .filter(|(other, _)| other.id == route.id)
             .map(|(_, bytes)| bytes)
             .sum();
-        route.open_bytes.load(Ordering::Relaxed) + here
+        route.open_bytes.load(Ordering::Relaxed).saturating_add(here)
     }
 
     pub(super) fn add_open_bytes(&mut self, route: &Arc<Route>, bytes: i64) {

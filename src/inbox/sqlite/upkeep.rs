@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::committer::{Committer, Failed};
-use super::load::open_events;
+use super::load::{open_events, stray};
 use super::place;
 use super::prune::{Pruned, Pruner};
 use super::schema::{PAGE_BYTES, as_i64};
@@ -82,23 +82,23 @@ impl Committer {
     /// Once a second: space, figures, the oldest pending of each lane.
     pub(super) fn tick(&mut self) -> Result<(), Failed> {
         self.next_tick = Instant::now() + TICK;
+        if let Err(reason) = self.shared.check_files() {
+            return self.rolled_back(TxError::Final(reason), Vec::new());
+        }
         let (pages, copied) = self.wal("PRAGMA wal_checkpoint(NOOP)")?;
         if pages > copied {
             // Also copies what a reader kept from being copied before.
             self.checkpoint()?;
         }
         self.measure(pages.saturating_sub(copied))?;
+        self.no_room = self.no_room && self.is_out_of_room();
         let shared = &self.shared;
-        let folder = shared.settings.path.as_path();
         // Without a figure the volume counts as having room: a write will tell.
-        let free = place::free_bytes(folder).unwrap_or(u64::MAX);
+        let free = place::free_bytes(&shared.settings.path).unwrap_or(u64::MAX);
         shared.figures.free_bytes.store(free, Ordering::Relaxed);
-        let size = |suffix: &str| {
-            std::fs::metadata(folder.join(format!("{}{suffix}", place::DB_FILE))).map_or(0, |meta| meta.len())
-        };
-        let wal = size("-wal");
+        let wal = self.file_bytes("-wal");
         shared.figures.wal_bytes.store(wal, Ordering::Relaxed);
-        let taken = size("") + wal + size("-shm");
+        let taken = self.file_bytes("") + wal + self.file_bytes("-shm");
         shared.figures.store_bytes.store(taken, Ordering::Relaxed);
         let limit = limit_bytes(
             shared.settings.bytes_max,
@@ -107,8 +107,23 @@ impl Committer {
             free,
         );
         shared.figures.limit_bytes.store(limit, Ordering::Relaxed);
-        shared.set_full(self.room() == 0);
+        shared.set_full(self.no_room || self.room() == 0);
         self.find_oldest()
+    }
+
+    /// Whether the files of the store cannot grow now.
+    pub(super) fn is_out_of_room(&self) -> bool {
+        let longest = self.file_bytes("").max(self.file_bytes("-wal"));
+        place::is_out_of_room(&self.shared.settings.path, longest)
+    }
+
+    fn file_bytes(&self, suffix: &str) -> u64 {
+        let file = self
+            .shared
+            .settings
+            .path
+            .join(format!("{}{suffix}", place::DB_FILE));
+        std::fs::metadata(file).map_or(0, |meta| meta.len())
     }
 
     fn find_oldest(&mut self) -> Result<(), Failed> {
@@ -239,10 +254,11 @@ fn oldest(
                 .prepare_cached("SELECT status = 0 FROM delivery WHERE seq = ?1 AND upstream = ?2")?
                 .query_row((seq, lane), |row| row.get(0))?;
         if waits {
-            let received = conn
+            let received: Option<i64> = conn
                 .prepare_cached("SELECT received_at FROM event WHERE seq = ?1")?
-                .query_row([seq], |row| row.get(0))?;
-            return Ok((seq, Some(received)));
+                .query_row([seq], |row| row.get(0))
+                .optional()?;
+            return Ok((seq, Some(received.ok_or_else(|| stray(seq))?)));
         }
     }
     Ok((to, None))

@@ -10,7 +10,10 @@ use rusqlite::Connection;
 use crate::support::{App, Gateway, PATIENCE, Reply, hmac_hex, post, sha256, wait_for};
 
 /// Every format there was, and a store of it.
-pub(super) const FIXTURES: &[(i64, &str)] = &[(1, include_str!("format_1.sql"))];
+pub(super) const FIXTURES: &[(i64, &str)] = &[
+    (1, include_str!("format_1.sql")),
+    (2, include_str!("format_2.sql")),
+];
 /// The answer to a repeat.
 pub(super) const AGAIN: &str = r#"{"received":true,"duplicate":true}"#;
 /// The route in `proxy` mode.

@@ -1,0 +1,252 @@
+//! What the rigs found, and what they cannot tell apart: one case each.
+
+use super::super::*;
+
+/// Waits until one delivery is dead, and gives its error.
+async fn corrupt(rig: &Rig, name: &str) -> String {
+    until(name, || rig.counts(&app()).dead == 1).await;
+    let sql = rig.sql();
+    sql.query_row("SELECT last_error FROM delivery WHERE status = 2", [], |row| {
+        row.get(0)
+    })
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_altered_in_any_column_is_dead_and_never_sent() {
+    for change in [
+        "received_at = received_at + 1",
+        "flags = 0",
+        "key_kind = 1",
+        "event_id = 'evt_3'",
+        "event_type = 'order.paie'",
+        "event_type = NULL",
+        "provider = 'quantiw'",
+        "method = 'PUT'",
+        "path_rest = 'a'",
+        "query = 'a=3'",
+        "host = 'hooks.examplf'",
+        "client = '192.0.2.3'",
+        "secret = 'other'",
+        "event_key = '00000000000000000000000000000000'",
+        "possible_duplicate_of = '00000000000000000000000000000000'",
+        "body_hash = x'00000000000000000000000000000000'",
+        "seal = seal + 1",
+        // No text at all.
+        "host = cast(x'ff686f737473' AS TEXT)",
+    ] {
+        let rig = Rig::new();
+        let bad = seq_of(rig.accept("evt_1", "x").await);
+        rig.accept("evt_2", "y").await;
+        rig.inbox.close().await;
+        rig.sql()
+            .execute(&format!("UPDATE event SET {change} WHERE seq = ?1"), [bad.0])
+            .unwrap();
+        let rig = rig.reopen();
+        let job = claim_one(&*rig.inbox).await;
+        assert_eq!(&job.event.event.body[..], b"y", "{change}");
+        assert!(corrupt(&rig, change).await.starts_with("corrupt"), "{change}");
+        claim_nothing(&*rig.inbox, &app()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_altered_or_gone_are_dead_and_never_sent() {
+    for change in [
+        "UPDATE payload SET headers = x'413a20620d0a'",
+        "DELETE FROM payload",
+    ] {
+        let rig = Rig::new();
+        rig.accept("evt_1", "x").await;
+        rig.inbox.close().await;
+        rig.sql().execute(change, []).unwrap();
+        let rig = rig.reopen();
+        claim_nothing(&*rig.inbox, &app()).await;
+        assert!(corrupt(&rig, change).await.starts_with("corrupt"), "{change}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_damaged_pending_event_takes_its_place() {
+    let rig = Rig::new();
+    let seq = seq_of(rig.accept("evt_1", "x").await);
+    rig.inbox.close().await;
+    rig.sql().execute("UPDATE payload SET body = x'7a'", []).unwrap();
+    rig.sql()
+        .execute("UPDATE event SET host = 'elsewhere'", [])
+        .unwrap();
+    // Nobody has met the damage yet when the copy comes.
+    let rig = rig.reopen();
+    let again = rig.accept("evt_1", "x").await;
+    assert!(
+        matches!(again, Accepted::Duplicate { of, conflict: false, .. } if of == seq),
+        "{again:?}"
+    );
+    let job = claim_one(&*rig.inbox).await;
+    assert_eq!((job.event.seq, &job.event.event.body[..]), (seq, &b"x"[..]));
+    assert_eq!(&*job.event.event.host, "hooks.example");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_conflict_is_not_sent() {
+    for change in ["body = x'7a'", "query = 'b=2'", "headers = x'413a20620d0a'"] {
+        let rig = Rig::new();
+        let seq = seq_of(rig.accept("evt_1", "first").await);
+        rig.accept("evt_1", "second").await;
+        rig.sql()
+            .execute(&format!("UPDATE conflict SET {change}"), [])
+            .unwrap();
+        let selection = Selection {
+            events: vec![seq],
+            conflict: Some(1),
+            ..Selection::default()
+        };
+        let replayed = rig.inbox.replay(selection).await.unwrap();
+        assert_eq!((replayed.deliveries, replayed.skipped), (0, 1), "{change}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_damage_made_equal_are_refused() {
+    let rig = Rig::new();
+    rig.accept("evt_1", "x").await;
+    rig.inbox.close().await;
+    let sql = rig.sql();
+    sql.execute_batch(
+        "CREATE TABLE other (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
+         INSERT INTO other SELECT id, name FROM route; INSERT INTO other VALUES (9, 'hooks');",
+    )
+    .unwrap();
+    let root: i64 = sql
+        .query_row(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'other'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    sql.execute_batch(&format!(
+        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = {root} WHERE name = 'route';
+         DELETE FROM sqlite_schema WHERE name = 'other';"
+    ))
+    .unwrap();
+    drop(sql);
+    let Rig {
+        clock,
+        settings,
+        inbox,
+        folder,
+    } = rig;
+    drop(inbox);
+    let refused = open(&settings, clock, Telemetry::new());
+    assert!(matches!(refused, Err(OpenError::Damaged { .. })), "{refused:?}");
+    drop(folder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_changed_is_refused() {
+    for name in ["store_id", "hash_key"] {
+        let rig = Rig::new();
+        rig.inbox.close().await;
+        rig.sql()
+            .execute("UPDATE meta SET value = zeroblob(16) WHERE name = ?1", [name])
+            .unwrap();
+        let refused = open(&rig.settings, rig.clock.clone(), Telemetry::new());
+        assert!(
+            matches!(refused, Err(OpenError::Damaged { .. })),
+            "{name}: {refused:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_database_is_refused_and_one_that_was_moved_away_is_made_anew() {
+    let rig = Rig::new();
+    rig.accept("evt_1", "x").await;
+    rig.inbox.close().await;
+    let db = rig.settings.path.join("inbox.db");
+    let kept = std::fs::read(&db).unwrap();
+    std::fs::write(&db, "").unwrap();
+    for _ in 0..2 {
+        let refused = open(&rig.settings, rig.clock.clone(), Telemetry::new());
+        assert!(matches!(refused, Err(OpenError::Damaged { .. })), "{refused:?}");
+    }
+    std::fs::write(&db, kept).unwrap();
+    let rig = rig.reopen();
+    assert_eq!(&claim_one(&*rig.inbox).await.event.event.body[..], b"x");
+    rig.inbox.close().await;
+    std::fs::remove_file(&db).unwrap();
+    drop(std::fs::remove_file(rig.settings.path.join("inbox.db-wal")));
+    let rig = rig.reopen();
+    assert_eq!(rig.inbox.counts().events, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_go_while_it_runs_end_it_and_nothing_is_acknowledged_into_the_void() {
+    for name in ["inbox.db-wal", "inbox.db"] {
+        let rig = Rig::new();
+        rig.accept("evt_1", "x").await;
+        std::fs::remove_file(rig.settings.path.join(name)).unwrap();
+        if name == "inbox.db-wal" {
+            // What is acknowledged goes there: it is missed at once.
+            let refused = rig.inbox.accept(rig.event("evt_2", "x")).await;
+            assert!(matches!(refused, Err(InboxError::Failed(_))), "{refused:?}");
+        }
+        let reason = timeout(PATIENCE, rig.inbox.failed()).await.expect(name);
+        assert!(reason.contains(name) && reason.contains("removed"), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_damaged_in_its_middle_is_kept_and_said() {
+    let rig = Rig::new();
+    rig.inbox.close().await;
+    let rig = rig.reopen();
+    for n in 0..6 {
+        rig.accept(&format!("evt_{n}"), "x").await;
+    }
+    // As after a crash: what is in the log is nowhere else.
+    let crashed = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let settings = settings(crashed.path());
+    std::fs::create_dir(&settings.path).unwrap();
+    for name in ["inbox.db", "inbox.db-wal"] {
+        std::fs::copy(rig.settings.path.join(name), settings.path.join(name)).unwrap();
+    }
+    let log = settings.path.join("inbox.db-wal");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let damaged = 32 + 24 + 100;
+    bytes[damaged] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    let inbox = open(&settings, rig.clock.clone(), Telemetry::new()).unwrap();
+    assert_eq!(inbox.counts().events, 0);
+    let kept = std::fs::read_dir(&settings.path)
+        .unwrap()
+        .flatten()
+        .map(|file| file.path())
+        .find(|path| path.to_string_lossy().contains("-wal.damaged-"))
+        .expect("the log is kept");
+    assert_eq!(std::fs::read(kept).unwrap(), bytes);
+    seq_of(
+        inbox
+            .accept(event(&*inbox, &*rig.clock, "evt_1", "x"))
+            .await
+            .unwrap(),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_told_of_a_damaged_event_and_see_the_others() {
+    use hooklatch::inbox::Reader;
+    let rig = Rig::new();
+    let bad = seq_of(rig.accept("evt_1", "x").await);
+    let good = seq_of(rig.accept("evt_2", "y").await);
+    rig.sql()
+        .execute(
+            "UPDATE event SET host = cast(x'ff' AS TEXT) WHERE seq = ?1",
+            [bad.0],
+        )
+        .unwrap();
+    let reader = Reader::open(&rig.settings.path).unwrap();
+    assert_eq!(reader.list(&Selection::default(), None, 10).unwrap().len(), 2);
+    assert!(reader.event(bad).unwrap().unwrap().corrupt);
+    assert!(!reader.event(good).unwrap().unwrap().corrupt);
+}
