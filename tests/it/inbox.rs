@@ -10,6 +10,7 @@
 
 mod damage;
 mod limits;
+mod repeats;
 mod windows;
 
 use std::collections::BTreeSet;
