@@ -9,6 +9,7 @@ exec </dev/null
 declare -A rigs=(
     [power_cut]='test(/^oracle::.*(cut|disk|control)/)'
     [kill_9]='test(/^oracle::.*kill/)'
+    [log]='test(/^oracle::log/)'
     [supply_chain]=scripts/deny.sh
     [hostile]='test(/^hostile::/)'
     [bad_upstream]='test(/^bad_upstream::/)'
@@ -20,7 +21,7 @@ declare -A rigs=(
     [damaged_store]='test(/^inbox::damage::/)'
     [upgrade]='test(/^store_upgrade::/)'
 )
-order=(power_cut kill_9 supply_chain hostile bad_upstream fuzz properties lifecycle leaks mutants damaged_store upgrade)
+order=(power_cut kill_9 log supply_chain hostile bad_upstream fuzz properties lifecycle leaks mutants damaged_store upgrade)
 
 report=target/prove/report.txt
 mkdir -p target/prove

@@ -17,6 +17,8 @@ pub(super) enum Mood {
     Taking,
     /// It reads, and never gets round to taking or answering.
     Holding,
+    /// It refuses everything, so that a backlog gathers and is tried again.
+    Refusing,
     /// It takes most, at once or later; it holds some, refuses a few, and takes a few without saying so.
     Wavering,
 }
@@ -40,6 +42,7 @@ impl Mind {
         match mood {
             Mood::Taking => (Did::Took, Reply::Status(200)),
             Mood::Holding => (Did::Held, Reply::Hang),
+            Mood::Refusing => (Did::Refused, Reply::Status(500)),
             Mood::Wavering => match rng.u8(..100) {
                 0..3 => (Did::Refused, Reply::Status(500)),
                 3..5 => (Did::Refused, Reply::Close),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub(super) type Life = usize;
 
 /// A delivered mark is on disk this long after the app's answer, also on a machine that is busy.
-const MARK_WAIT_MAX: Duration = Duration::from_secs(5);
+const MARK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// The gateway waits this long for the app's answer.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -53,8 +53,8 @@ impl Attempt {
 pub(super) enum Reason {
     /// The one before failed, or its answer never came.
     Failed,
-    /// The one before was answered, and its mark went with a crash.
-    MarkLost,
+    /// The one before was answered, and its mark went with a crash so long after.
+    MarkLost(Duration),
 }
 
 /// How often the app took an event again, by the reason, or what cannot be explained.
@@ -62,12 +62,15 @@ pub(super) enum Reason {
 pub(super) struct Repeats {
     pub(super) failed: usize,
     pub(super) mark_lost: usize,
+    /// The longest time from an answer to the crash that took its mark.
+    pub(super) mark_wait_max: Duration,
 }
 
 impl Repeats {
     pub(super) fn add(&mut self, other: Self) {
         self.failed += other.failed;
         self.mark_lost += other.mark_lost;
+        self.mark_wait_max = self.mark_wait_max.max(other.mark_wait_max);
     }
 }
 
@@ -85,7 +88,10 @@ pub(super) fn explain(attempts: &[Attempt], end: impl Fn(Life) -> Option<End>) -
         if taken && after.took() {
             match reason {
                 Reason::Failed => repeats.failed += 1,
-                Reason::MarkLost => repeats.mark_lost += 1,
+                Reason::MarkLost(wait) => {
+                    repeats.mark_lost += 1;
+                    repeats.mark_wait_max = repeats.mark_wait_max.max(wait);
+                }
             }
         }
     }
@@ -110,7 +116,7 @@ fn reason(before: &Attempt, after: &Attempt, end: Option<End>) -> Result<Reason,
         (Did::Took, Some(End::Crash(at))) => {
             let waited = at.saturating_duration_since(before.at);
             if waited <= MARK_WAIT_MAX {
-                Ok(Reason::MarkLost)
+                Ok(Reason::MarkLost(waited))
             } else {
                 Err(format!(
                     "sent again although its mark had {waited:?} before the crash"
@@ -135,7 +141,7 @@ mod tests {
             at: at(seconds),
             did,
         };
-        let repeats = |failed, mark_lost| Some(Repeats { failed, mark_lost });
+        let repeats = |failed, mark_lost| Some((failed, mark_lost));
         let (took, silent, refused, held) = (Did::Took, Did::TookSilently, Did::Refused, Did::Held);
         // Life 1 crashed at second 10, life 2 ended in order, life 3 goes on.
         let end = |life| match life {
@@ -216,7 +222,8 @@ mod tests {
             ),
         ] {
             let got = explain(&attempts, end);
-            assert_eq!(got.clone().ok(), expected, "{name}: {got:?}");
+            let counted = got.as_ref().ok().map(|got| (got.failed, got.mark_lost));
+            assert_eq!(counted, expected, "{name}: {got:?}");
         }
     }
 }

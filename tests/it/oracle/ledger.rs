@@ -245,6 +245,11 @@ impl Ledger {
         self.wait(limit, |entries| entries.undelivered == 0);
     }
 
+    /// Events acknowledged so far.
+    pub(super) fn acked_count(&self) -> usize {
+        self.entries().acked.len()
+    }
+
     /// Events sent so far.
     pub(super) fn sent(&self) -> usize {
         self.entries().events.len()

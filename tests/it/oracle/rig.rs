@@ -47,16 +47,18 @@ pub(super) enum Loss {
 static TURN: Mutex<()> = Mutex::new(());
 
 pub(super) struct Rig {
-    name: String,
+    pub(super) name: String,
     pub(super) disk: Disk,
     pub(super) ledger: Arc<Ledger>,
     mind: Arc<Mind>,
     pub(super) moods: &'static [Mood],
     rng: Rng,
     /// A small store, which checkpoints and sheds all the time.
-    small: bool,
+    pub(super) small: bool,
+    /// Every event goes to two.
+    pub(super) second_upstream: bool,
     /// From start to ready, as last seen.
-    start_took: Duration,
+    pub(super) start_took: Duration,
     tally: Tally,
     /// Acknowledged and not yet delivered at the losses, summed up: what could be lost.
     at_stake: usize,
@@ -88,6 +90,7 @@ impl Rig {
             moods: &[Mood::Taking, Mood::Holding, Mood::Wavering],
             rng: Rng::with_seed(seed),
             small: false,
+            second_upstream: false,
             start_took: Duration::from_millis(100),
             tally: Tally::default(),
             at_stake: 0,
@@ -176,8 +179,12 @@ impl Rig {
             Moment::Pruning => {
                 let admin = living.gateway.admin();
                 // At the start bodies that have become old go, later they go for space.
-                let before = if self.rng.bool() { 0 } else { pruned(admin)? };
-                let rose = wait_for(AIM_MAX, || (pruned(admin)? > before).then_some(()));
+                let before = if self.rng.bool() {
+                    0
+                } else {
+                    metric(admin, PRUNED)?
+                };
+                let rose = wait_for(AIM_MAX, || (metric(admin, PRUNED)? > before).then_some(()));
                 rose.map(|()| "while bodies went")
             }
             Moment::Drain => {
@@ -236,6 +243,11 @@ impl Rig {
         }
         drop(living);
         self.disk.restore();
+    }
+
+    /// Kills the gateway as it is.
+    pub(super) fn lose_now(&mut self, living: Living) {
+        self.end(living, Loss::Kill, Moment::Load, None);
     }
 
     /// Loses the gateway while it makes its store, perhaps more than once; then it must start.
@@ -314,6 +326,16 @@ impl Rig {
         self.clients(living, if large { Work::Large } else { Work::Mixed })
     }
 
+    /// Clients with large events.
+    pub(super) fn load_large(&mut self, living: &Living) -> Load {
+        self.clients(living, Work::Large)
+    }
+
+    /// Whether the store says that it is full.
+    pub(super) fn is_full(&self, living: &Living) -> bool {
+        metric(living.gateway.admin(), "hooklatch_store_full") == Some(1)
+    }
+
     fn clients(&mut self, living: &Living, work: Work) -> Load {
         Load::start(
             CLIENTS,
@@ -342,7 +364,11 @@ impl Rig {
     }
 
     pub(super) fn app_takes_everything(&self) {
-        self.mind.set(Mood::Taking);
+        self.set_mood(Mood::Taking);
+    }
+
+    pub(super) fn set_mood(&self, mood: Mood) {
+        self.mind.set(mood);
     }
 
     /// Sends what has no answer yet, waits until all has arrived, stops in order, and judges.
@@ -355,6 +381,12 @@ impl Rig {
         self.ledger.wait_until_drained(DRAIN_MAX);
         self.end_in_order(&mut living);
         self.check_store();
+        // Once more, without senders: what was delivered before an end in order must not come again.
+        let mut living = self.start(Syncs::Work);
+        let admin = living.gateway.admin();
+        let rest = wait_for(DRAIN_MAX, || (metric(admin, PENDING)? == 0).then_some(()));
+        assert!(rest.is_some(), "{}: deliveries stay pending", self.name);
+        self.end_in_order(&mut living);
         self.verdict.add(self.ledger.take().judge());
     }
 
@@ -401,6 +433,24 @@ impl Rig {
         } else {
             ""
         };
+        let upstreams: String = ["app", SECOND_UPSTREAM]
+            .iter()
+            .take(if self.second_upstream { 2 } else { 1 })
+            .map(|name| {
+                format!(
+                    r#"
+[[route.upstreams]]
+name = "{name}"
+url = "http://{app}{path}"
+timeout = "{timeout}s"
+retry = {{ first = "10ms", max = "200ms" }}
+"#,
+                    app = self.app.address(),
+                    path = path_of(life),
+                    timeout = ATTEMPT_TIMEOUT.as_secs(),
+                )
+            })
+            .collect();
         format!(
             r#"
 listen = "127.0.0.1:0"
@@ -428,16 +478,9 @@ path = "{sent_to}"
 provider = "quantiv"
 secrets = ["quantiv"]
 
-[route.upstream]
-url = "http://{app}{path}"
-timeout = "{timeout}s"
-retry = {{ first = "10ms", max = "200ms" }}
-"#,
+{upstreams}"#,
             store = self.disk.store(),
             sent_to = super::event::PATH,
-            app = self.app.address(),
-            path = path_of(life),
-            timeout = ATTEMPT_TIMEOUT.as_secs(),
         )
     }
 }
@@ -464,15 +507,26 @@ fn state_of(store: &Path) -> &'static str {
     }
 }
 
+/// The name of the second upstream.
+pub(super) const SECOND_UPSTREAM: &str = "audit";
+
 /// Bodies removed so far.
-fn pruned(admin: SocketAddr) -> Option<u64> {
+const PRUNED: &str = "hooklatch_pruned_events_total";
+/// Deliveries that wait.
+pub(super) const PENDING: &str = "hooklatch_pending_deliveries";
+
+/// The sum over all labels of a metric.
+pub(super) fn metric(admin: SocketAddr, name: &str) -> Option<u64> {
     let mut admin = Connection::open(admin).ok()?;
     admin
         .write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .ok()?;
     let metrics = admin.read_response().ok()?.text();
-    let line = metrics
+    let of_name = |line: &&str| line.split(['{', ' ']).next() == Some(name);
+    let values = metrics
         .lines()
-        .find(|line| line.starts_with("hooklatch_pruned_events_total "))?;
-    line.rsplit_once(' ')?.1.parse().ok()
+        .filter(of_name)
+        .map(|line| line.rsplit_once(' ')?.1.parse().ok());
+    let values: Vec<u64> = values.collect::<Option<_>>()?;
+    (!values.is_empty()).then(|| values.iter().sum())
 }

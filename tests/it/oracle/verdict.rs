@@ -70,7 +70,7 @@ impl fmt::Display for Verdict {
         write!(
             f,
             "{} sent, {} acknowledged, {} sent again and called duplicates, {} forged; {} delivered, {} again after a \
-             failed or silent attempt, {} again after a crash",
+             failed or silent attempt, {} again after a crash, up to {} ms old",
             self.sent,
             self.acked,
             self.resent,
@@ -78,6 +78,7 @@ impl fmt::Display for Verdict {
             self.delivered,
             self.again.failed,
             self.again.mark_lost,
+            self.again.mark_wait_max.as_millis(),
         )?;
         for (word, _, ids) in self.faults() {
             write!(f, ", {word} {}", ids.len())?;
