@@ -17,11 +17,12 @@ declare -A rigs=(
     [properties]='test(/inbox::windows|no_spelling_of_our_headers/)'
     [lifecycle]='test(/^lifecycle::/)'
     [leaks]='test(/^leaks::/)'
+    [soak]='test(/^soak::/)'
     [mutants]=scripts/mutants.sh
     [damaged_store]='test(/^inbox::damage::/)'
     [upgrade]='test(/^store_upgrade::/)'
 )
-order=(power_cut kill_9 log supply_chain hostile bad_upstream fuzz properties lifecycle leaks mutants damaged_store upgrade)
+order=(power_cut kill_9 log supply_chain hostile bad_upstream fuzz properties lifecycle leaks soak mutants damaged_store upgrade)
 
 report=target/prove/report.txt
 mkdir -p target/prove

@@ -28,6 +28,7 @@ mod oracle;
 mod providers;
 mod proxy;
 mod receive;
+mod soak;
 mod store_faults;
 mod store_upgrade;
 mod tls;
