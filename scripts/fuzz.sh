@@ -9,9 +9,9 @@ exec </dev/null
 
 runs=${FUZZ_RUNS:-50000000}
 targets=("$@")
-if [ $# -eq 0 ]; then targets=(signature identify config request answer); fi
+if [ $# -eq 0 ]; then targets=(signature identify config request rows answer); fi
 # Small inputs are fast ones; these hold everything a target tells apart.
-declare -A bytes=([signature]=256 [identify]=256 [config]=160 [request]=512 [answer]=384)
+declare -A bytes=([signature]=256 [identify]=256 [config]=160 [request]=512 [rows]=96 [answer]=384)
 
 cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
 # Coverage of what reads outside bytes, not of every dependency: several times faster.

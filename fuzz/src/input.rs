@@ -27,6 +27,15 @@ impl<'a> Input<'a> {
         self.take(count.into())
     }
 
+    /// Eight bytes as a number.
+    pub(super) fn number(&mut self) -> i64 {
+        let mut bytes = [0; 8];
+        for (to, from) in bytes.iter_mut().zip(self.take(8)) {
+            *to = *from;
+        }
+        i64::from_le_bytes(bytes)
+    }
+
     /// One of `choices`.
     pub(super) fn choose<'c, T>(&mut self, choices: &'c [T]) -> &'c T {
         &choices[usize::from(self.byte()) % choices.len()]

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod config;
 pub mod identify;
 pub mod request;
+pub mod rows;
 pub mod signature;
 
 mod hmac;

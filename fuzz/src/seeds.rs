@@ -43,6 +43,11 @@ fn request() {
 }
 
 #[test]
+fn rows() {
+    replay("rows", super::rows::run);
+}
+
+#[test]
 fn answer() {
     replay("answer", super::answer::run);
 }

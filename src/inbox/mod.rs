@@ -16,4 +16,6 @@ pub use reader::{
     ConflictLine, DeliveryLine, EventCounts, EventDetail, EventLine, LIST_MAX, Reader, ReaderError,
 };
 pub use selection::{SelectionError, parse_selection, parse_status, selection_json};
+#[cfg(any(test, fuzzing))]
+pub use sqlite::{Cell, Read, Rows};
 pub use sqlite::{OpenError, SqliteInbox, open};

@@ -65,7 +65,7 @@ impl From<rusqlite::Error> for ReaderError {
 
 /// Reads a store; statements are short, so that the log can be copied between them.
 #[derive(Debug)]
-pub struct Reader(Connection);
+pub struct Reader(pub(super) Connection);
 
 /// One event of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]

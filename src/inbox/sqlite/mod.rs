@@ -8,6 +8,8 @@ mod accept;
 mod committer;
 mod conflict;
 mod connect;
+#[cfg(any(test, fuzzing))]
+mod in_memory;
 mod jumps;
 mod lane;
 mod load;
@@ -45,6 +47,8 @@ use super::{
 };
 use crate::event::{DedupHashKey, Target, Timestamp};
 
+#[cfg(any(test, fuzzing))]
+pub use in_memory::{Cell, Read, Rows};
 pub use open::{OpenError, open};
 pub(super) use place::DB_FILE;
 pub(super) use schema::{FORMAT, flag, state as event_state, status as delivery_status};
