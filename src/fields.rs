@@ -88,6 +88,11 @@ impl Fields {
         self.at.is_empty()
     }
 
+    /// Bytes of the buffer they lie in.
+    pub fn bytes(&self) -> usize {
+        self.raw.len()
+    }
+
     fn slice(&self, (from, to): (u32, u32)) -> &[u8] {
         self.raw.get(from as usize..to as usize).unwrap_or_default()
     }

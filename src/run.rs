@@ -1,5 +1,6 @@
 //! One life of the gateway: open the store, open the doors, serve, reload, drain, end.
 
+mod descriptors;
 mod front;
 
 use std::io::Write;
@@ -100,6 +101,7 @@ pub fn run(config: Config, reread: Reread, ready_file: Option<PathBuf>) -> Resul
     for warning in &config.warnings {
         tracing::warn!(warning, "configuration");
     }
+    descriptors::raise();
     let runtime = runtime(config.workers)?;
     let result = runtime.block_on(live(config, reread, ready_file, clock, telemetry));
     if let Err(error) = &result {
@@ -293,7 +295,7 @@ impl Gateway {
         if let Some(deliverer) = &self.deliverer {
             deliverer.reconfigure(config.lanes.clone());
         }
-        self.door.reload(config.limits.clone(), &config.routes);
+        self.door.reload(descriptors::fit(&config), &config.routes);
         self.config = config;
         Ok(())
     }
@@ -348,7 +350,7 @@ fn front_door(
         .as_ref()
         .map_or_else(random_hash_key, |inbox| inbox.hash_key());
     FrontDoor::new(Parts {
-        limits: config.limits.clone(),
+        limits: descriptors::fit(config),
         routes: config.routes.clone(),
         marks: inbox.as_ref().map(|inbox| inbox.marks()).unwrap_or_default(),
         inbox,

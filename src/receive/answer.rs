@@ -53,8 +53,8 @@ pub(super) enum Refusal {
     Memory,
     #[error("too many connections")]
     Connections,
-    #[error("the slow lane is full")]
-    SlowLaneFull,
+    #[error("too many requests of unknown senders wait for their turn")]
+    Crowded,
     #[error("{0}")]
     Store(InboxError),
     #[error("the commit did not end in time")]
@@ -83,7 +83,7 @@ impl Refusal {
             Self::Signature(SignatureError::Missing) => RequestResult::MissingSignature,
             Self::Signature(_) => RequestResult::BadSignature,
             Self::SignatureBudgetSpent(_) | Self::RateLimited { .. } => RequestResult::RateLimited,
-            Self::Memory | Self::Connections | Self::SlowLaneFull | Self::CopyInFlight | Self::Internal => {
+            Self::Memory | Self::Connections | Self::Crowded | Self::CopyInFlight | Self::Internal => {
                 RequestResult::Overloaded
             }
             Self::Store(_) | Self::StoreSlow => RequestResult::StoreError,
@@ -171,7 +171,7 @@ impl Answer {
             }
             Refusal::Memory
             | Refusal::Connections
-            | Refusal::SlowLaneFull
+            | Refusal::Crowded
             | Refusal::Store(_)
             | Refusal::StoreSlow
             | Refusal::CopyInFlight
@@ -183,7 +183,7 @@ impl Answer {
             Refusal::SignatureBudgetSpent(_) => Some(1),
             Refusal::CopyInFlight | Refusal::StoreSlow | Refusal::Store(InboxError::Busy) => Some(1),
             Refusal::Store(_) => Some(RETRY_AFTER_STORE),
-            Refusal::Memory | Refusal::Connections | Refusal::SlowLaneFull | Refusal::Internal => {
+            Refusal::Memory | Refusal::Connections | Refusal::Crowded | Refusal::Internal => {
                 Some(RETRY_AFTER_ROOM)
             }
             _ => None,
@@ -329,7 +329,7 @@ mod tests {
             (wait(1001), 429, Some(2), STAYS, Counted::RateLimited),
             (Refusal::Memory, 503, Some(5), CLOSES, Counted::Overloaded),
             (Refusal::Connections, 503, Some(5), CLOSES, Counted::Overloaded),
-            (Refusal::SlowLaneFull, 503, Some(5), CLOSES, Counted::Overloaded),
+            (Refusal::Crowded, 503, Some(5), CLOSES, Counted::Overloaded),
             (
                 Refusal::Store(InboxError::Busy),
                 503,

@@ -4,65 +4,97 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::answer::Refusal;
-use super::limit::{BytesGuard, Limiter};
-use super::settings::Limits;
+use super::limit::{Ceiling, Share};
 
-/// Room is reserved in steps of this many bytes when the size is not known.
-const STEP_BYTES: usize = 64 * 1024;
+/// Room is taken in steps that double from this one on, so that no sender holds more than twice what it has sent.
+const STEP_BYTES: usize = 16 * 1024;
 
 /// How much of a body may be read, and for how long.
 #[derive(Debug)]
-pub(super) struct BodyBudget<'a> {
+pub(super) struct BodyBudget {
     pub(super) bytes_max: usize,
     pub(super) timeout: Duration,
-    limits: &'a Limits,
-    guard: BytesGuard,
+    ceiling: Ceiling,
+    share: Share,
+    /// The size, where it was declared, else `bytes_max`.
+    expected: usize,
     reserved: usize,
 }
 
-impl<'a> BodyBudget<'a> {
-    /// Reserves room for what was declared, at once: nothing is read that there is no room for.
+impl BodyBudget {
+    /// Nothing is read that was declared too large.
     pub(super) fn new(
-        limiter: &Arc<Limiter>,
-        limits: &'a Limits,
+        share: Share,
+        ceiling: Ceiling,
         declared: Option<u64>,
         bytes_max: usize,
         timeout: Duration,
     ) -> Result<Self, Refusal> {
-        let reserved = match declared {
+        let expected = match declared {
             Some(bytes) => usize::try_from(bytes).map_err(|_| Refusal::BodyTooLarge)?,
-            None => STEP_BYTES.min(bytes_max),
+            None => bytes_max,
         };
-        if reserved > bytes_max {
+        if expected > bytes_max {
             return Err(Refusal::BodyTooLarge);
         }
         Ok(Self {
             bytes_max,
             timeout,
-            limits,
-            guard: limiter.bytes(reserved, limits)?,
-            reserved,
+            ceiling,
+            share,
+            expected,
+            reserved: 0,
         })
     }
 
-    /// Makes sure that `bytes` in all have room.
-    pub(super) fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
+    /// Makes sure that `bytes` in all have room, and says how many have.
+    pub(super) async fn hold(&mut self, bytes: usize) -> Result<usize, Refusal> {
         if bytes > self.bytes_max {
             return Err(Refusal::BodyTooLarge);
         }
-        while bytes > self.reserved {
-            self.guard.grow(STEP_BYTES, self.limits)?;
-            self.reserved += STEP_BYTES;
+        if bytes > self.reserved {
+            let step = bytes.max(STEP_BYTES).checked_next_power_of_two();
+            let wanted = step.unwrap_or(bytes).min(self.expected).max(bytes);
+            self.share.hold(wanted, self.ceiling).await?;
+            self.reserved = wanted;
         }
-        Ok(())
+        Ok(self.reserved)
+    }
+
+    /// From here on the body is awaited; what waits for it gives way to others when it is told to, see [`in_time`].
+    pub(super) fn begin_reading(&mut self) -> Arc<Notify> {
+        self.share.begin_reading()
+    }
+
+    /// All of it is here.
+    pub(super) fn end_reading(&mut self) {
+        self.share.end_reading();
+    }
+}
+
+/// Reads until all is here, the time is up, or others need the room.
+pub(super) async fn in_time<T>(
+    read: impl Future<Output = Result<T, Refusal>>,
+    asked: &Notify,
+    timeout: Duration,
+) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        outcome = read => outcome,
+        () = asked.notified() => Err(Refusal::Memory),
+        () = tokio::time::sleep(timeout) => Err(Refusal::BodyTimeout),
     }
 }
 
 /// A request's body, not yet read.
 #[async_trait::async_trait]
 pub(super) trait BodySource: Send {
+    /// Whether the whole body is here already.
+    fn is_here(&self) -> bool;
+
     /// Reads the whole body, byte for byte, answering `Expect: 100-continue` first where it was asked for.
-    async fn read(&mut self, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal>;
+    async fn read(&mut self, budget: &mut BodyBudget) -> Result<Bytes, Refusal>;
 }

@@ -8,17 +8,21 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{Answer, Refusal};
-use super::body::{BodyBudget, BodySource};
+use super::body::{self, BodyBudget, BodySource};
 use super::date::HttpDate;
 use super::head::{Framing, Head};
+use super::limit::{Ceiling, Share};
 use super::settings::Limits;
 use crate::upstream::Chunks;
 
-/// The first read of a connection.
+/// The first read of a connection. What a header takes beyond it is counted with the bodies.
 const READ_BYTES: usize = 4096;
+/// Of a body at once.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Larger answers are written from where they are, after their head.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 /// A sender must take an answer within this time, and longer by a second for every [`SLOWEST_READER`] bytes.
@@ -40,6 +44,8 @@ pub(super) struct Http1<S> {
     out: Vec<u8>,
     /// The request's body has not been read to its end.
     body: BodyState,
+    /// Room for a large header, until the next one.
+    share: Share,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +59,13 @@ enum BodyState {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
-    pub(super) fn new(stream: S) -> Self {
+    pub(super) fn new(stream: S, share: Share) -> Self {
         Self {
             stream,
             buffer: BytesMut::new(),
             out: Vec::new(),
             body: BodyState::Done,
+            share,
         }
     }
 
@@ -69,16 +76,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
 
     /// The next head. `Ok(None)`: the sender closed, or idled too long, between requests.
     ///
-    /// A first request has `header_timeout` from the accept; a later one may be awaited for `keepalive_idle`, and has
+    /// A first request has `header_timeout` from `accepted`; a later one may be awaited for `keepalive_idle`, and has
     /// `header_timeout` from its first byte.
-    pub(super) async fn read_head(&mut self, limits: &Limits, first: bool) -> Result<Option<Head>, Refusal> {
+    pub(super) async fn read_head(
+        &mut self,
+        limits: &Limits,
+        accepted: Option<Instant>,
+    ) -> Result<Option<Head>, Refusal> {
+        self.share.clear();
+        // A large header leaves a large buffer behind; an idle connection has no use for it.
+        if self.buffer.is_empty() && self.buffer.capacity() > READ_BYTES {
+            self.buffer = BytesMut::new();
+        }
+        let ceiling = Ceiling {
+            all: limits.bytes_in_flight,
+            spent: false,
+        };
         let mut scan = HeadScan::default();
-        let mut deadline = first.then(|| Instant::now() + limits.header_timeout);
+        let mut deadline = accepted.map(|accepted| accepted + limits.header_timeout);
+        let mut asked = None;
         loop {
             if let Some(end) = scan.find_end(&mut self.buffer)? {
                 if end > limits.header_bytes_max {
                     return Err(Refusal::HeaderTooLarge);
                 }
+                self.share.end_reading();
                 let raw = self.buffer.split_to(end).freeze();
                 let head = Head::parse(&raw, limits.header_fields_max)?;
                 self.body = match head.framing {
@@ -96,16 +118,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
             if !self.buffer.is_empty() && deadline.is_none() {
                 deadline = Some(Instant::now() + limits.header_timeout);
             }
+            if self.buffer.len() >= READ_BYTES {
+                asked.get_or_insert_with(|| self.share.begin_reading());
+                self.share.hold(self.buffer.len(), ceiling).await?;
+            }
             let until = deadline.unwrap_or_else(|| Instant::now() + limits.keepalive_idle);
             self.buffer.reserve(READ_BYTES);
-            match timeout_at(until, self.stream.read_buf(&mut self.buffer)).await {
+            let read = self.stream.read_buf(&mut self.buffer);
+            let read = match &asked {
+                None => timeout_at(until, read).await,
+                Some(asked) => tokio::select! {
+                    biased;
+                    read = timeout_at(until, read) => read,
+                    () = asked.notified() => return Err(Refusal::Memory),
+                },
+            };
+            match read {
                 Ok(Ok(0)) if self.buffer.is_empty() => return Ok(None),
                 Ok(Ok(0)) => return Err(Refusal::Aborted),
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) if self.buffer.is_empty() => return Ok(None),
                 Ok(Err(_)) => return Err(Refusal::Aborted),
                 // A kept-alive connection that nobody uses just ends; a first request that never came is told so.
-                Err(_) if self.buffer.is_empty() && !first => return Ok(None),
+                Err(_) if self.buffer.is_empty() && accepted.is_none() => return Ok(None),
                 Err(_) => return Err(Refusal::HeaderTimeout),
             }
         }
@@ -147,7 +182,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
             self.stream.flush().await
         })
         .await;
-        self.out = out;
+        if out.capacity() <= READ_BYTES {
+            self.out = out;
+        }
         matches!(written, Ok(Ok(()))) && reusable
     }
 
@@ -204,27 +241,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
         dropped
     }
 
-    async fn read_sized(&mut self, length: usize, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
-        budget.hold(length)?;
+    async fn read_sized(&mut self, length: usize, budget: &mut BodyBudget) -> Result<Bytes, Refusal> {
         if self.buffer.len() >= length {
+            budget.hold(length).await?;
             return Ok(self.buffer.split_to(length).freeze());
         }
-        let mut body = BytesMut::with_capacity(length);
-        body.extend_from_slice(&self.buffer);
-        self.buffer.clear();
+        let begun = std::mem::take(&mut self.buffer);
+        let room = budget.hold(begun.len() + 1).await?.min(length);
+        let mut body = Vec::with_capacity(room);
+        body.extend_from_slice(&begun);
+        drop(begun);
         while body.len() < length {
+            // As large as there is room for: what is announced may never come.
+            let room = budget.hold(body.len() + 1).await?.min(length);
+            body.reserve_exact(room - body.len());
             // Never past the body: what follows belongs to the next request.
-            let missing = length - body.len();
-            let mut rest = (&mut self.stream).take(missing as u64);
+            let most = (room - body.len()).min(PIECE_BYTES);
+            let mut rest = (&mut self.stream).take(most as u64);
             match rest.read_buf(&mut body).await {
                 Ok(0) | Err(_) => return Err(Refusal::Aborted),
-                Ok(_) => {}
+                Ok(_) => let_others_pass(body.len()).await,
             }
         }
-        Ok(body.freeze())
+        Ok(body.into())
     }
 
-    async fn read_chunked(&mut self, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
+    async fn read_chunked(&mut self, budget: &mut BodyBudget) -> Result<Bytes, Refusal> {
         let mut chunks = Chunks::new();
         let mut body = BytesMut::new();
         loop {
@@ -240,19 +282,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
                 return Ok(body.freeze());
             }
             // Room for the next read as well; framing is not counted.
-            budget.hold(body.len().saturating_add(READ_BYTES).min(budget.bytes_max))?;
+            let room = body.len().saturating_add(READ_BYTES).min(budget.bytes_max);
+            budget.hold(room).await?;
             self.buffer.reserve(READ_BYTES);
             match self.stream.read_buf(&mut self.buffer).await {
                 Ok(0) | Err(_) => return Err(Refusal::Aborted),
-                Ok(_) => {}
+                Ok(_) => let_others_pass(body.len()).await,
             }
         }
     }
 }
 
+/// A large body is read behind everything else that is ready: hundreds of them, copied without a break, would keep a
+/// small one waiting.
+async fn let_others_pass(bytes: usize) {
+    if bytes >= PIECE_BYTES {
+        yield_now().await;
+    }
+}
+
 #[async_trait::async_trait]
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Http1<S> {
-    async fn read(&mut self, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
+    fn is_here(&self) -> bool {
+        match self.body {
+            BodyState::Done => true,
+            BodyState::Broken => false,
+            BodyState::Unread { framing, .. } => match framing {
+                Framing::Sized(length) => length <= self.buffer.len() as u64,
+                Framing::Chunked => {
+                    let mut chunks = Chunks::new();
+                    chunks.read(&self.buffer, |_| {}).is_ok() && chunks.is_done()
+                }
+                Framing::Frames => false,
+            },
+        }
+    }
+
+    async fn read(&mut self, budget: &mut BodyBudget) -> Result<Bytes, Refusal> {
         let BodyState::Unread {
             framing,
             expects_continue,
@@ -260,8 +326,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Http1<S> {
         else {
             return Ok(Bytes::new());
         };
+        let is_here = self.is_here();
         self.body = BodyState::Broken;
-        let deadline = Instant::now() + budget.timeout;
+        let asked = (!is_here).then(|| budget.begin_reading());
+        let timeout = budget.timeout;
         let read = async {
             if expects_continue && self.buffer.is_empty() {
                 let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -276,9 +344,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Http1<S> {
                 Framing::Chunked | Framing::Frames => self.read_chunked(budget).await,
             }
         };
-        let body = timeout_at(deadline, read)
-            .await
-            .map_err(|_| Refusal::BodyTimeout)??;
+        let body = match asked {
+            None => read.await?,
+            Some(asked) => body::in_time(read, &asked, timeout).await?,
+        };
+        budget.end_reading();
         self.body = BodyState::Done;
         Ok(body)
     }
@@ -415,8 +485,6 @@ pub(super) fn fields(answer: &Answer, date: &HttpDate) -> Vec<(Bytes, Bytes)> {
 mod tests {
     use super::*;
     use crate::receive::limit::Limiter;
-    use crate::receive::settings::Quota;
-    use std::sync::Arc;
     use tokio::io::duplex;
 
     fn limits() -> Limits {
@@ -425,16 +493,18 @@ mod tests {
             header_bytes_max: 1024,
             header_fields_max: 10,
             body_timeout: Duration::from_millis(200),
-            answer_timeout: Duration::from_secs(4),
             keepalive_idle: Duration::from_millis(300),
-            connections: 10,
-            connections_per_peer: 10,
-            bytes_in_flight: 1 << 20,
-            failures_per_peer: Quota {
-                per_second: 10.0,
-                burst: 100,
-            },
+            ..crate::receive::sample::limits()
         }
+    }
+
+    fn budget(head: &Head) -> BodyBudget {
+        let ceiling = Ceiling {
+            all: 1 << 20,
+            spent: false,
+        };
+        let share = Limiter::new().share();
+        BodyBudget::new(share, ceiling, head.declared_bytes(), 100, limits().body_timeout).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -456,7 +526,9 @@ mod tests {
             drop(far.write_all(&wire).await);
             far
         });
-        let head = Http1::new(near).read_head(&limits(), true).await;
+        let head = Http1::new(near, Limiter::new().share())
+            .read_head(&limits(), Some(Instant::now()))
+            .await;
         drop(sender.await);
         head
     }
@@ -503,19 +575,16 @@ mod tests {
                 }
                 far
             });
-            let limiter = Arc::new(Limiter::new());
             let limits = limits();
-            let mut connection = Http1::new(near);
+            let mut connection = Http1::new(near, Limiter::new().share());
             for (path, body) in [("/a", "hello"), ("/b", "world"), ("/c", "")] {
                 let head = connection
-                    .read_head(&limits, path == "/a")
+                    .read_head(&limits, (path == "/a").then(Instant::now))
                     .await
                     .unwrap()
                     .unwrap();
                 assert_eq!(&*head.path, path);
-                let mut budget =
-                    BodyBudget::new(&limiter, &limits, head.declared_bytes(), 100, limits.body_timeout)
-                        .unwrap();
+                let mut budget = budget(&head);
                 assert_eq!(
                     connection.read(&mut budget).await.unwrap(),
                     body,
@@ -523,7 +592,7 @@ mod tests {
                 );
             }
             drop(sender.await.unwrap());
-            assert!(connection.read_head(&limits, false).await.unwrap().is_none());
+            assert!(connection.read_head(&limits, None).await.unwrap().is_none());
         }
     }
 
@@ -533,12 +602,15 @@ mod tests {
         far.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
             .await
             .unwrap();
-        let (limiter, limits) = (Arc::new(Limiter::new()), limits());
-        let mut connection = Http1::new(near);
-        let head = connection.read_head(&limits, true).await.unwrap().unwrap();
+        let limits = limits();
+        let mut connection = Http1::new(near, Limiter::new().share());
+        let head = connection
+            .read_head(&limits, Some(Instant::now()))
+            .await
+            .unwrap()
+            .unwrap();
         let reader = tokio::spawn(async move {
-            let mut budget =
-                BodyBudget::new(&limiter, &limits, head.declared_bytes(), 100, limits.body_timeout).unwrap();
+            let mut budget = budget(&head);
             connection.read(&mut budget).await
         });
         let mut line = [0; 25];

@@ -16,10 +16,11 @@ use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
 
 use super::answer::{Answer, Refusal};
-use super::body::{BodyBudget, BodySource};
+use super::body::{self, BodyBudget, BodySource};
 use super::head::Head;
 use super::http1;
-use super::{Active, FrontDoor};
+use super::limit::{Ceiling, Place};
+use super::{Active, FrontDoor, Line};
 use crate::fields::Fields;
 
 /// Requests of one connection under way at once.
@@ -28,6 +29,9 @@ const STREAMS_MAX: u32 = 100;
 const WINDOW_BYTES: u32 = 64 * 1024;
 /// The same for a whole connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// What a header takes beyond it is counted with the bodies.
+const HEADER_BYTES_FREE: usize = 4096;
 
 /// A sender must make room for an answer within this time, and longer by a second for every [`SLOWEST_READER`] bytes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +42,7 @@ const SLOWEST_READER: usize = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct Http2 {
     door: Arc<FrontDoor>,
+    place: Arc<Place>,
     options: OptionsBox,
     /// A whole request header has come.
     begun: AtomicBool,
@@ -52,12 +57,13 @@ impl std::fmt::Debug for OptionsBox {
 }
 
 impl Http2 {
-    pub(super) fn new(door: Arc<FrontDoor>) -> Self {
+    pub(super) fn new(door: Arc<FrontDoor>, place: Arc<Place>) -> Self {
         let mut options = HttpServerOptions::default();
         // Pingora's default is none: a silent connection would live forever.
         options.h2_idle_timeout = Some(door.snapshot.load().limits.keepalive_idle);
         Self {
             door,
+            place,
             options: OptionsBox(options),
             begun: AtomicBool::new(false),
         }
@@ -89,10 +95,27 @@ impl Http2 {
         let method = request.method.as_str().to_owned();
         let head = host(request.uri.authority(), &fields)
             .and_then(|host| Head::from_http2(&method, &target, &host, fields, limits.header_fields_max));
-        match head {
+        let mut share = self.door.limiter.share();
+        let ceiling = Ceiling {
+            all: limits.bytes_in_flight,
+            spent: false,
+        };
+        // A few bytes on the wire can name a large header again and again.
+        let room = match &head {
+            Ok(head) if head.fields.bytes() > HEADER_BYTES_FREE => {
+                share.hold(head.fields.bytes(), ceiling).await
+            }
+            _ => Ok(()),
+        };
+        match room.and(head) {
             Ok(head) => {
                 let mut body = Http2Body { session };
-                self.door.handle(&head, &mut body, peer, true).await
+                let line = Line {
+                    peer,
+                    tls: true,
+                    place: &self.place,
+                };
+                self.door.handle(&head, &mut body, line).await
             }
             Err(refusal) => self.door.headless(&refusal, peer, Duration::ZERO),
         }
@@ -176,7 +199,13 @@ struct Http2Body<'a> {
 
 #[async_trait]
 impl BodySource for Http2Body<'_> {
-    async fn read(&mut self, budget: &mut BodyBudget<'_>) -> Result<Bytes, Refusal> {
+    /// Pingora does not tell.
+    fn is_here(&self) -> bool {
+        false
+    }
+
+    async fn read(&mut self, budget: &mut BodyBudget) -> Result<Bytes, Refusal> {
+        let asked = budget.begin_reading();
         let patience = budget.timeout;
         let read = async {
             let mut body = BytesMut::new();
@@ -188,7 +217,7 @@ impl BodySource for Http2Body<'_> {
                 .map_err(|_| Refusal::Aborted)?
             {
                 let before = body.len() + only.as_ref().map_or(0, Bytes::len);
-                budget.hold(before + piece.len())?;
+                budget.hold(before + piece.len()).await?;
                 match only.take() {
                     // Most webhooks come in one frame: no copy.
                     None if body.is_empty() => only = Some(piece),
@@ -200,6 +229,8 @@ impl BodySource for Http2Body<'_> {
             }
             Ok(only.unwrap_or_else(|| body.freeze()))
         };
-        timeout(patience, read).await.map_err(|_| Refusal::BodyTimeout)?
+        let body = body::in_time(read, &asked, patience).await?;
+        budget.end_reading();
+        Ok(body)
     }
 }

@@ -43,7 +43,7 @@ use answer::{Answer, Refusal};
 use body::{BodyBudget, BodySource};
 use date::HttpDate;
 use head::Head;
-use limit::{Limiter, SLOW_LANE_BODY_TIMEOUT};
+use limit::{Ceiling, Limiter, Place, SPENT_BODY_TIMEOUT, Standing};
 use origin::Origin;
 use relay::{Flights, Relay, Relayed};
 use route::{Match, Table};
@@ -97,6 +97,24 @@ pub struct FrontDoor {
 struct Snapshot {
     limits: Limits,
     table: Table,
+}
+
+/// The connection a request came over.
+#[derive(Debug, Clone, Copy)]
+struct Line<'a> {
+    /// The address at the other end.
+    peer: IpAddr,
+    tls: bool,
+    place: &'a Place,
+}
+
+/// What the stages look at, besides the route and the body.
+#[derive(Debug, Clone, Copy)]
+struct Visit<'a> {
+    limits: &'a Limits,
+    head: &'a Head,
+    origin: &'a Origin,
+    place: &'a Place,
 }
 
 /// What is known of a request so far, for its line.
@@ -163,19 +181,19 @@ impl FrontDoor {
 
     /// From a head to the answer, with the request's line and meters. The caller holds an [`Active`] until the answer is
     /// written, its connection's or one of its own.
-    async fn handle(&self, head: &Head, body: &mut dyn BodySource, peer: IpAddr, tls: bool) -> Answer {
+    async fn handle(&self, head: &Head, body: &mut dyn BodySource, line: Line<'_>) -> Answer {
         let started = Instant::now();
         let snapshot = self.snapshot.load_full();
-        let origin = Origin::new(peer, tls, &head.fields, &snapshot.table.trusted_proxies);
+        let origin = Origin::new(line.peer, line.tls, &head.fields, &snapshot.table.trusted_proxies);
         let mut trace = Trace::default();
         let matched = snapshot.table.find(&head.path);
-        let outcome = match &matched {
-            Ok(matched) => {
-                self.receive(&snapshot.limits, matched, head, body, &origin, &mut trace)
-                    .await
-            }
-            Err(refusal) => Err(refusal.clone()),
+        let visit = Visit {
+            limits: &snapshot.limits,
+            head,
+            origin: &origin,
+            place: line.place,
         };
+        let outcome = self.receive(visit, &matched, body, &mut trace).await;
         let entry = matched.as_ref().ok().map(|matched| &matched.entry);
         let (answer, result, reason) = match outcome {
             Ok(success) => (success.answer, success.result, success.reason),
@@ -204,44 +222,111 @@ impl FrontDoor {
     /// The stages, in their order.
     async fn receive(
         &self,
-        limits: &Limits,
-        matched: &Match,
-        head: &Head,
+        visit: Visit<'_>,
+        matched: &Result<Match, Refusal>,
         body: &mut dyn BodySource,
-        origin: &Origin,
         trace: &mut Trace,
     ) -> Result<Success, Refusal> {
-        let Match { entry, .. } = matched;
+        let Visit {
+            limits,
+            head,
+            origin,
+            place,
+        } = visit;
+        let mut work = place.work();
+        let standing = self.standing(visit);
+        let mut turn = self.limiter.turn(origin.client, standing).await?;
+        let matched = matched.as_ref().map_err(Refusal::clone)?;
+        let entry = &matched.entry;
         entry.admit(head, origin)?;
-        let charged = |refusal| self.charge(refusal, origin.client, limits);
+        let charged = |refusal| self.charge(refusal, visit);
         let claim = verify::claim(entry, &head.fields).map_err(|error| charged(Refusal::Signature(error)))?;
-        // An address that sent too many forgeries is still heard, a few requests at a time.
-        let slow = self.limiter.is_spent(origin.client, limits.failures_per_peer);
-        let place = if slow {
-            Some(self.limiter.slow_lane().await?)
+        let mut budget = self.budget(visit, entry, standing)?;
+        let raw = if body.is_here() {
+            body.read(&mut budget).await?
         } else {
-            None
+            // While its sender takes its time, others have their turn, and it may be told to go.
+            drop((work, turn));
+            let raw = body.read(&mut budget).await?;
+            work = place.work();
+            turn = self.limiter.turn(origin.client, standing).await?;
+            raw
         };
-        let timeout = if slow {
-            SLOW_LANE_BODY_TIMEOUT.min(limits.body_timeout)
-        } else {
-            limits.body_timeout
-        };
-        let bytes_max = entry.route.body_bytes_max;
-        let mut budget = BodyBudget::new(&self.limiter, limits, head.declared_bytes(), bytes_max, timeout)?;
-        let raw = body.read(&mut budget).await?;
         trace.body_bytes = raw.len();
         let received_at = self.clock.now();
+        let check = match verify::is_large(&raw) {
+            true => self.limiter.large_check().await,
+            false => None,
+        };
         let verified = verify::verify(entry, claim, raw, received_at)
             .await
             .map_err(charged)?;
-        // From here on the sender is genuine; waiting for the disk takes no place from others.
-        drop(place);
+        // From here on the sender is genuine; waiting for the disk takes no turn from others.
+        drop((turn, check));
+        if verified.verified && (place.prove() || origin.peer_trusted) {
+            self.limiter.remember(origin.client);
+        }
         let identified = identify::identify(matched, head, origin, verified, received_at, &self.hash_key)?;
         trace.event_id.clone_from(&identified.event.event_id);
         if let Some(pace) = &entry.pace {
             pace.charge()?;
         }
+        let done = self.keep(limits, entry, identified, trace).await;
+        drop(work);
+        done
+    }
+
+    /// How a request is treated before anything of it has been verified.
+    fn standing(&self, visit: Visit<'_>) -> Standing {
+        let Visit { origin, place, .. } = visit;
+        let spent = || {
+            self.limiter
+                .is_spent(origin.client, visit.limits.failures_per_peer)
+        };
+        // A proxy's connection is everybody's.
+        if place.is_proven() && !origin.peer_trusted {
+            Standing::Known
+        } else if spent() {
+            Standing::Spent
+        } else {
+            Standing::Unknown
+        }
+    }
+
+    fn budget(
+        &self,
+        visit: Visit<'_>,
+        entry: &route::Entry,
+        standing: Standing,
+    ) -> Result<BodyBudget, Refusal> {
+        let limits = visit.limits;
+        let spent = standing == Standing::Spent;
+        let ceiling = Ceiling {
+            all: limits.bytes_in_flight,
+            spent,
+        };
+        let timeout = match spent {
+            true => SPENT_BODY_TIMEOUT.min(limits.body_timeout),
+            false => limits.body_timeout,
+        };
+        let declared = visit.head.declared_bytes();
+        BodyBudget::new(
+            self.limiter.share(),
+            ceiling,
+            declared,
+            entry.route.body_bytes_max,
+            timeout,
+        )
+    }
+
+    /// A verified event: kept, or relayed.
+    async fn keep(
+        &self,
+        limits: &Limits,
+        entry: &route::Entry,
+        identified: identify::Identified,
+        trace: &mut Trace,
+    ) -> Result<Success, Refusal> {
         match (&entry.route.mode, &self.inbox) {
             (Mode::Queue { wants }, Some(inbox)) => {
                 let accepted = record::record(&**inbox, wants, identified, limits.answer_timeout).await?;
@@ -263,11 +348,13 @@ impl FrontDoor {
     }
 
     /// Charges a failed verification to the address; one that has spent its budget is told 429.
-    fn charge(&self, refusal: Refusal, client: IpAddr, limits: &Limits) -> Refusal {
+    fn charge(&self, refusal: Refusal, visit: Visit<'_>) -> Refusal {
+        let (client, quota) = (visit.origin.client, visit.limits.failures_per_peer);
         match refusal {
             Refusal::Signature(error) => {
-                let spent = self.limiter.is_spent(client, limits.failures_per_peer);
-                self.limiter.failed(client, limits.failures_per_peer);
+                visit.place.disprove();
+                let spent = self.limiter.is_spent(client, quota);
+                self.limiter.failed(client, quota);
                 if spent {
                     Refusal::SignatureBudgetSpent(error)
                 } else {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::head::Head;
 use super::route::{Entry, Table};
-use super::settings::{FixedAnswer, Mode, Route, RoutePath, Routes, Verify};
+use super::settings::{FixedAnswer, Limits, Mode, Quota, Route, RoutePath, Routes, Verify};
 use crate::event::{ProviderName, RouteName, SecretName};
 use crate::provider::identify::IdentifyRule;
 use crate::provider::scheme::{Encoding, KeyForm, Prefix, Scheme};
@@ -17,6 +17,25 @@ use crate::telemetry::Telemetry;
 
 pub(super) const ID_WINDOW: Duration = Duration::from_secs(7 * 86_400);
 pub(super) const BODY_WINDOW: Duration = Duration::from_secs(3600);
+
+/// The defaults.
+pub(super) fn limits() -> Limits {
+    Limits {
+        header_timeout: Duration::from_secs(5),
+        header_bytes_max: 32 * 1024,
+        header_fields_max: 100,
+        body_timeout: Duration::from_secs(10),
+        answer_timeout: Duration::from_secs(4),
+        keepalive_idle: Duration::from_secs(60),
+        connections: 10_000,
+        connections_per_peer: 256,
+        bytes_in_flight: 64 << 20,
+        failures_per_peer: Quota {
+            per_second: 10.0,
+            burst: 100,
+        },
+    }
+}
 
 /// A route with one secret, in mode `queue`, that reads `/id` and `/event`.
 pub(super) fn route() -> Route {

@@ -49,6 +49,11 @@ pub(super) fn claim(entry: &Entry, fields: &Fields) -> Result<Claim, SignatureEr
     }
 }
 
+/// Whether the check of a body is work for a whole CPU.
+pub(super) fn is_large(body: &Bytes) -> bool {
+    body.len() > INLINE_BYTES_MAX
+}
+
 /// Checks the claim against the body.
 pub(super) async fn verify(
     entry: &Arc<Entry>,
@@ -96,7 +101,7 @@ async fn check(
     body: &Bytes,
     now: Timestamp,
 ) -> Result<Result<SecretName, SignatureError>, Refusal> {
-    if body.len() <= INLINE_BYTES_MAX {
+    if !is_large(body) {
         return Ok(check_now(entry, &presented, body, now));
     }
     let (entry, body) = (entry.clone(), body.clone());

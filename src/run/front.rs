@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::listeners::tls::TlsSettings;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::Service;
@@ -131,18 +132,21 @@ fn listening(
     tls: Option<Arc<TlsIdentity>>,
     door: Arc<FrontDoor>,
 ) -> Result<Listening<Front>, RunError> {
-    let mut service = Listening::new("front".to_owned(), Front::new(door));
-    match tls {
-        None => service.add_tcp(&address.to_string()),
+    let acceptor = match tls {
+        None => None,
         Some(identity) => {
             // Empty paths: the resolver holds what was loaded and checked.
             let mut settings = TlsSettings::intermediate("", "")
                 .map_err(|error| RunError::System(std::io::Error::other(error.to_string())))?;
             settings.set_cert_resolver(identity);
             settings.enable_h2();
-            service.add_tls_with_settings(&address.to_string(), None, settings);
+            Some(settings.build())
         }
-    }
+    };
+    let mut service = Listening::new("front".to_owned(), Front::new(door, acceptor));
+    // Requests are read into buffers of our own; Pingora's would be 64 KiB more for each connection.
+    let listener = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered());
+    service.add_listener(listener);
     Ok(service)
 }
 

@@ -50,6 +50,7 @@ pub(super) struct Metrics {
     pub(super) body_conflicts: Counters,
     pub(super) breaker_open: Gauges,
     pub(super) connections_refused: Counters,
+    pub(super) connections_evicted: Counters,
     pub(super) reloads: Counters,
     pub(super) replayed: Counter,
     pub(super) admin_refused: Counters,
@@ -143,6 +144,11 @@ impl Metrics {
                 registry,
                 "connections_refused",
                 "Connections refused before a request was read, by the limit that was reached",
+            ),
+            connections_evicted: counters(
+                registry,
+                "connections_evicted",
+                "Waiting connections closed to make room for others, by the limit that was reached",
             ),
             reloads: counters(registry, "config_reloads", "Reloads by how they ended"),
             replayed: put(

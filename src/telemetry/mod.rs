@@ -165,6 +165,17 @@ impl Telemetry {
         }
     }
 
+    /// A connection that waited for its sender was closed to make room for another one.
+    pub fn connection_evicted(&self, limit: &'static str, client: IpAddr) {
+        self.metrics()
+            .connections_evicted
+            .get_or_create(&labels([("limit", limit)]))
+            .inc();
+        if lines::warned() && self.0.shared.admits_trouble(&self.0.connection_lines) {
+            tracing::warn!(limit, %client, "waiting connection closed to make room");
+        }
+    }
+
     /// A commit ended: `events` were made durable in `elapsed`.
     pub fn committed(&self, events: usize, elapsed: Duration) {
         self.metrics().commit_duration.observe(elapsed.as_secs_f64());

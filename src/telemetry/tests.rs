@@ -120,6 +120,7 @@ fn everything_that_happens_is_counted() {
     meter.attempt_ended(attempt(AttemptResult::Dead));
     meter.breaker(true);
     telemetry.connection_refused("connections_per_peer", CLIENT);
+    telemetry.connection_evicted("connections", CLIENT);
     telemetry.committed(3, Duration::from_millis(2));
     telemetry.store_full(true);
     telemetry.store_failed("disk gone");
@@ -193,6 +194,7 @@ fn everything_that_happens_is_counted() {
         "hooklatch_type_conflicts_total{route=\"hooks\"} 1",
         "hooklatch_body_conflicts_total{route=\"hooks\"} 1",
         "hooklatch_connections_refused_total{limit=\"connections_per_peer\"} 1",
+        "hooklatch_connections_evicted_total{limit=\"connections\"} 1",
         "hooklatch_config_reloads_total{result=\"ok\"} 1",
         "hooklatch_config_reloads_total{result=\"refused\"} 1",
         "hooklatch_log_lines_dropped_total 0",

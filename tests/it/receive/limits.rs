@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::super::support::{Connection, PATIENCE, wait_for};
-use super::rig::{CASE, Rig, five_routes, is_closed, quantiv_raw, route, seen, sign, start};
+use super::super::support::{App, Connection, PATIENCE, Reply, wait_for};
+use super::rig::{CASE, Rig, five_routes, is_closed, quantiv_raw, route, seen, sign, start, start_with};
 
 const FORGED: (&str, &str) = (
     "X-Quantiv-Signature",
@@ -70,61 +70,100 @@ fn slow_senders_are_told_and_closed_in_time() {
 }
 
 #[test]
-fn connections_and_bytes_are_capped() {
+fn a_newcomer_is_let_in_and_the_one_that_has_waited_longest_goes() {
     for (limits, taken) in [
         ("[limits]\nconnections = 3", 3),
-        ("[limits]\nconnections_per_peer = 2", 2),
+        // While they are young, one address may have four times as many.
+        ("[limits]\nconnections_per_peer = 2", 8),
     ] {
         let rig = start(limits, &five_routes());
+        let served = |connection: &mut Connection| {
+            let response = connection.request("GET", "/none", &[], b"");
+            response.is_ok_and(|response| response.status == 404)
+        };
         let mut open: Vec<Connection> = (0..taken)
             .map(|_| {
                 let mut connection = rig.open();
-                let response = connection.request("GET", "/none", &[], b"").unwrap();
-                assert_eq!(response.status, 404);
+                assert!(served(&mut connection));
+                // Waits are told apart by the millisecond.
+                std::thread::sleep(Duration::from_millis(3));
                 connection
             })
             .collect();
-        for _ in 0..3 {
-            let mut connection = rig.open();
-            drop(connection.write(b"POST /quantiv HTTP/1.1\r\nHost: a\r\n\r\n"));
-            let response = connection.read_response().unwrap();
-            assert_eq!(response.status, 503, "{limits}");
-            assert!(response.header("retry-after").is_some());
-            assert!(is_closed(&mut connection));
-        }
-        assert_eq!(open[0].request("GET", "/none", &[], b"").unwrap().status, 404);
-        open.pop();
-        let freed = wait_for(PATIENCE, || {
-            let mut connection = rig.open();
-            let response = connection.request("GET", "/none", &[], b"").ok()?;
-            (response.status == 404).then_some(())
-        });
-        assert!(freed.is_some(), "{limits}");
+        let mut newcomer = rig.open();
+        assert!(served(&mut newcomer), "{limits}");
+        assert!(is_closed(&mut open.remove(0)), "{limits}");
+        assert!(open.iter_mut().all(served), "{limits}");
+        assert!(rig.metrics().contains("hooklatch_connections_evicted_total{"));
     }
 }
 
 #[test]
-fn bodies_in_flight_are_capped_and_their_room_comes_back() {
+fn where_all_connections_are_being_served_a_newcomer_is_told_to_come_again() {
+    let more = "mode = \"proxy\"";
+    let app = App::with(|request| match request.header(CASE) {
+        Some("held") => Reply::Hang,
+        _ => Reply::Status(200),
+    });
+    let rig = start_with(
+        app,
+        "[limits]\nconnections = 2",
+        &route("quantiv", "/quantiv", more),
+    );
+    let held: Vec<Connection> = (0..2)
+        .map(|n| {
+            let body = format!("{{\"id\":\"held-{n}\"}}");
+            let mut connection = rig.open();
+            let lines = format!("Content-Length: {}\r\n", body.len());
+            connection
+                .write(&quantiv_raw("held", &lines, body.as_bytes(), body.as_bytes()))
+                .unwrap();
+            rig.app.wait_for(n + 1);
+            connection
+        })
+        .collect();
+    let mut connection = rig.open();
+    drop(connection.write(b"POST /quantiv HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let response = connection.read_response().unwrap();
+    assert_eq!(response.status, 503);
+    assert!(response.header("retry-after").is_some());
+    assert!(is_closed(&mut connection));
+    drop(held);
+}
+
+#[test]
+fn slow_bodies_give_way_to_others_and_their_room_comes_back() {
+    const BODY: usize = 64 * 1024;
     let rig = start("[limits]\nbytes_in_flight = \"1MiB\"", &five_routes());
-    let mut stream = TcpStream::connect(rig.listen()).unwrap();
-    let head = quantiv_raw(
-        "half",
-        "Content-Length: 1048576\r\nExpect: 100-continue\r\n",
-        b"x",
-        b"",
-    );
-    stream.write_all(&head).unwrap();
-    let mut line = [0; 25];
-    stream.read_exact(&mut line).unwrap();
-    let response = rig.quantiv("second", br#"{"id":"second"}"#);
-    assert_eq!(
-        (response.status, response.header("retry-after")),
-        (503, Some("5"))
-    );
-    drop(stream);
-    let freed = wait_for(PATIENCE, || (good(&rig, "third") == 200).then_some(()));
+    let begin = |n: usize| {
+        let lines = format!("Content-Length: {BODY}\r\nExpect: 100-continue\r\n");
+        let mut stream = TcpStream::connect(rig.listen()).unwrap();
+        stream
+            .write_all(&quantiv_raw(&format!("half-{n}"), &lines, b"x", b""))
+            .unwrap();
+        let mut line = [0; 25];
+        stream.read_exact(&mut line).unwrap();
+        stream.write_all(&[b'x'; BODY - 1]).unwrap();
+        stream
+    };
+    // Sixteen fill it; each one more drives out the one that has been read for the longest time.
+    let mut slow: Vec<TcpStream> = (0..24).map(begin).collect();
+    for (n, stream) in slow.iter_mut().take(8).enumerate() {
+        let mut answer = [0; 12];
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 503", "{n}");
+    }
+    assert_eq!(good(&rig, "genuine"), 200);
+    let large = format!("{{\"id\":\"large\",\"padding\":\"{}\"}}", "x".repeat(60_000));
+    assert_eq!(rig.quantiv("large", large.as_bytes()).status, 200);
+    drop(slow);
+    let whole = format!("{{\"id\":\"whole\",\"padding\":\"{}\"}}", "x".repeat(900_000));
+    let freed = wait_for(PATIENCE, || {
+        (rig.quantiv("whole", whole.as_bytes()).status == 200).then_some(())
+    });
     assert!(freed.is_some());
-    rig.assert_only(["third"]);
+    rig.assert_only(["genuine", "large", "whole"]);
 }
 
 #[test]
