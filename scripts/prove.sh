@@ -13,6 +13,7 @@ declare -A rigs=(
     [supply_chain]=scripts/deny.sh
     [hostile]='test(/^hostile::/)'
     [bad_upstream]='test(/^bad_upstream::/)'
+    [bad_senders]='test(/^bad_senders::/)'
     [fuzz]=scripts/fuzz.sh
     [properties]='test(/inbox::windows|no_spelling_of_our_headers/)'
     [lifecycle]='test(/^lifecycle::/)'
@@ -22,7 +23,7 @@ declare -A rigs=(
     [damaged_store]='test(/^inbox::damage::/)'
     [upgrade]='test(/^store_upgrade::/)'
 )
-order=(power_cut kill_9 log supply_chain hostile bad_upstream fuzz properties lifecycle leaks soak mutants damaged_store upgrade)
+order=(power_cut kill_9 log supply_chain hostile bad_upstream bad_senders fuzz properties lifecycle leaks soak mutants damaged_store upgrade)
 
 report=target/prove/report.txt
 mkdir -p target/prove

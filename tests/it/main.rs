@@ -15,6 +15,7 @@ mod support;
 
 mod admin;
 mod architecture;
+mod bad_senders;
 mod bad_upstream;
 mod cli;
 mod cli_events;
