@@ -20,17 +20,18 @@ declare -A rigs=(
     [leaks]='test(/^leaks::/)'
     [soak]='test(/^soak::/)'
     [mutants]=scripts/mutants.sh
+    [bad_disk]='test(/^store_faults::/)'
     [damaged_store]='test(/^inbox::damage::/)'
     [upgrade]='test(/^store_upgrade::/)'
 )
-order=(power_cut kill_9 log supply_chain hostile bad_upstream bad_senders fuzz properties lifecycle leaks soak mutants damaged_store upgrade)
+order=(power_cut kill_9 log bad_disk supply_chain hostile bad_upstream bad_senders fuzz properties lifecycle leaks soak mutants damaged_store upgrade)
 
 report=target/prove/report.txt
 mkdir -p target/prove
 if [ $# -gt 0 ]; then order=("$@"); fi
 
-# What the power is cut on.
-case " ${order[*]} " in *" power_cut "*) scripts/setup.sh mkfs.ext4 mkfs.xfs ;; esac
+# What the power is cut on, and what is filled.
+case " ${order[*]} " in *" power_cut "* | *" bad_disk "*) scripts/setup.sh mkfs.ext4 mkfs.xfs ;; esac
 
 for rig in "${order[@]}"; do
     [ -x "${rigs[$rig]:?no such rig: $rig}" ] && continue

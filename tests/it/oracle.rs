@@ -33,7 +33,7 @@ mod app;
 mod disk;
 mod event;
 mod history;
-mod image;
+pub(crate) mod image;
 mod ledger;
 mod load;
 mod log_bound;

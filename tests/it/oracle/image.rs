@@ -15,13 +15,13 @@ const PREFIX: &str = "oracle-disk-";
 
 /// A kind of file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fs {
+pub(crate) enum Fs {
     Ext4,
     Xfs,
 }
 
 impl Fs {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
@@ -41,15 +41,15 @@ impl Fs {
 
 /// A mounted image; unmounted when dropped, also by a panic.
 #[derive(Debug)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     pub(super) fs: Fs,
-    pub(super) point: PathBuf,
+    pub(crate) point: PathBuf,
     image: PathBuf,
 }
 
 impl Mount {
     /// Makes an empty file system in `dir` and mounts it.
-    pub(super) fn new(fs: Fs, dir: &Path) -> Result<Self, String> {
+    pub(crate) fn new(fs: Fs, dir: &Path) -> Result<Self, String> {
         unmount_leftovers();
         let mount = Self {
             fs,
@@ -130,7 +130,7 @@ fn owner_lives(point: &Path) -> bool {
 }
 
 /// A folder for one disk.
-pub(super) fn scratch() -> TempDir {
+pub(crate) fn scratch() -> TempDir {
     let prefix = format!("{PREFIX}{}-", std::process::id());
     tempfile::Builder::new()
         .prefix(&prefix)

@@ -14,6 +14,8 @@ use crate::support::proved;
 pub(super) const PAGE: usize = 4096;
 /// A frame of the log: its header and a page.
 pub(super) const FRAME: usize = 24 + PAGE;
+/// Those of the configuration.
+const UPSTREAMS: [&str; 2] = ["app", "audit"];
 /// For what comes at once, if it comes.
 const GLANCE: Duration = Duration::from_millis(40);
 
@@ -218,7 +220,11 @@ impl Trial<'_> {
         let clock = self.sample.clock.clone();
         let opened = catch_unwind(AssertUnwindSafe(|| open(&self.settings, clock, Telemetry::new())));
         match opened.unwrap_or_else(|_| panic!("{}: a panic", self.what)) {
-            Ok(inbox) => Some(inbox),
+            Ok(inbox) => {
+                // As the gateway does: what damage parked goes on.
+                inbox.set_targets(&UPSTREAMS.map(target));
+                Some(inbox)
+            }
             Err(error) => {
                 let reason = match &error {
                     OpenError::Damaged { reason, .. } => reason.clone(),
@@ -247,7 +253,7 @@ impl Trial<'_> {
         patience: Duration,
     ) -> BTreeSet<(i64, String)> {
         let mut taken = BTreeSet::new();
-        for upstream in ["app", "audit"] {
+        for upstream in UPSTREAMS {
             let mut left = owed.iter().filter(|(_, name)| name == upstream).count();
             let there = inbox
                 .counts()
@@ -343,11 +349,12 @@ impl Trial<'_> {
 
     /// Whether something waits for a name that damage made.
     fn is_parked(&self, inbox: &SqliteInbox) -> bool {
+        let configured = UPSTREAMS.map(target);
         inbox
             .counts()
             .targets
             .iter()
-            .any(|(other, counts)| counts.pending > 0 && *other != target("app") && *other != target("audit"))
+            .any(|(other, counts)| counts.pending > 0 && !configured.contains(other))
     }
 
     fn keeps_damaged_log(&self) -> bool {
