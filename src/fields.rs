@@ -138,5 +138,6 @@ mod tests {
         let fields = Fields::from_slices(&raw, [(&raw[0..4], &raw[6..11]), (&raw[13..18], &b""[..])]);
         assert_eq!(fields.first("name"), Some(&b"value"[..]));
         assert_eq!(fields.first("empty"), Some(&b""[..]));
+        assert_eq!(fields.bytes(), raw.len());
     }
 }
