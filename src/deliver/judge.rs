@@ -301,9 +301,9 @@ mod tests {
             reason: "é\n".repeat(300).into(),
         };
         for attempts in [1, 5] {
-            let (Outcome::Retry { error, .. } | Outcome::Dead { error, .. }) =
-                judge(&Err(long.clone().into()), at(attempts, 0)).outcome
-            else {
+            let verdict = judge(&Err(long.clone().into()), at(attempts, 0));
+            assert_eq!(verdict.sign, Sign::Away);
+            let (Outcome::Retry { error, .. } | Outcome::Dead { error, .. }) = verdict.outcome else {
                 panic!("neither retry nor dead");
             };
             assert!(

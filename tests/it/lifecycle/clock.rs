@@ -1,6 +1,7 @@
 //! The wall clock steps by a year, either way, while the gateway runs and while it is down: nothing young is purged,
 //! nothing pending is given up or held, equal bodies are not taken for repeats, and the log goes on.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -269,6 +270,7 @@ fn steps_while_it_runs(way: i64) {
 
 fn steps_over_restarts(way: i64) {
     let mut rig = Rig::start();
+    let mut sent_away = BTreeSet::new();
     rig.send_all("before");
     let mut tags = vec!["before".to_owned()];
     let rounds = rounds(1, 4);
@@ -285,8 +287,10 @@ fn steps_over_restarts(way: i64) {
             for tag in &tags {
                 rig.expect_retries(tag);
                 let is_repeat = rig.send_equal(RELAYED, tag);
+                // The second time under this clock its hour may not be over.
+                let is_first = offset != 0 && sent_away.insert(tag.clone());
                 assert!(
-                    offset == 0 || !is_repeat,
+                    !(is_first && is_repeat),
                     "{tag}: the hour is over, or nobody knows"
                 );
             }

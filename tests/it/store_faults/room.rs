@@ -24,7 +24,7 @@ const CLIENTS: usize = 4;
 /// Bytes left at the beginning of a fill-up.
 const LEFT_BYTES: std::ops::Range<u64> = (1 << 20)..(10 << 20);
 /// Events of one fill-up at the most: more than any of them can hold.
-const EVENTS_MAX: usize = 20_000;
+const EVENTS_MAX: usize = 5_000;
 /// Refusals that are waited for before there is room again.
 const REFUSALS: usize = 40;
 /// After the app takes everything: a breaker may have to close first.
@@ -183,7 +183,11 @@ fn fill_again_and_again(name: &str, room: &Room, folder: &Path) {
                     let mut connection = Connection::open(gateway.listen()).unwrap();
                     while books.refused.load(Ordering::SeqCst) < REFUSALS {
                         let sent = books.sent.load(Ordering::SeqCst) - first;
-                        assert!(sent < EVENTS_MAX, "it is never full");
+                        if sent >= EVENTS_MAX {
+                            // What the app has taken goes for what comes: so it may last.
+                            assert!(!books.holding.load(Ordering::SeqCst), "it is never full");
+                            break;
+                        }
                         books
                             .send(&mut connection, &mut rng)
                             .expect("a full disk closes nothing");

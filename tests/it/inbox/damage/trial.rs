@@ -196,7 +196,7 @@ impl Trial<'_> {
             .cloned()
             .collect();
         if !late.is_empty() {
-            taken.extend(self.take(&inbox, &late, true, MOMENT * 4).await);
+            taken.extend(self.take(&inbox, &late, true, PATIENCE / 2).await);
         }
         let corrupt = dead_of(&inbox) > self.sample.dead;
         if self.failed_by_the_end(inbox).await {
@@ -311,7 +311,7 @@ impl Trial<'_> {
 
     /// Counts what did not come of what was pending, and demands that it is explained.
     async fn count_missing(&mut self, inbox: &SqliteInbox, mut taken: BTreeSet<(i64, String)>) {
-        for patience in [GLANCE, MOMENT * 4] {
+        for patience in [GLANCE, MOMENT * 4, PATIENCE / 4] {
             let missing: BTreeSet<_> = self.sample.pending.difference(&taken).cloned().collect();
             if missing.is_empty() || self.explained(inbox, missing.len()).await {
                 break;
