@@ -162,10 +162,54 @@ impl<'a> Context<'a> {
             ground,
             severity,
             span,
-            text,
-            help: help.map(str::to_owned),
+            text: without_strays(text),
+            help: help.map(|help| without_strays(help.to_owned())),
         });
     }
+}
+
+/// A message without what no name, address or path looks like. A string of several lines has swallowed part of the file: it
+/// begins with the quotes that somebody forgot to close, and may hold anything.
+fn without_strays(text: String) -> String {
+    const SHOWN_BYTES_MAX: usize = 200;
+    if text.contains(|c: char| c.is_control()) {
+        // Not escaped: then quotes within it are not either.
+        let (first, last) = (text.find('"'), text.rfind('"'));
+        let (Some(first), Some(last)) = (first, last) else {
+            return "(a text of several lines)".to_owned();
+        };
+        let before = text.get(..first).unwrap_or_default();
+        let after = text.get(last + 1..).unwrap_or_default();
+        return format!("{before}(a text of several lines){after}");
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(first) = rest.find('"') {
+        let (before, quoted) = rest.split_at(first);
+        let end = end_of_string(quoted).unwrap_or(quoted.len());
+        let (quoted, after) = quoted.split_at(end);
+        shown.push_str(before);
+        let is_stray = ["\\n", "\\r", "\\t", "\\u{"]
+            .iter()
+            .any(|escape| quoted.contains(escape));
+        match is_stray || quoted.len() > SHOWN_BYTES_MAX {
+            true => shown.push_str("(a long text or one of several lines)"),
+            false => shown.push_str(quoted),
+        }
+        rest = after;
+    }
+    shown + rest
+}
+
+/// Behind the closing quote of a text that begins with its opening one.
+fn end_of_string(quoted: &str) -> Option<usize> {
+    let mut escaped = false;
+    let end = quoted.bytes().enumerate().skip(1).find(|(_, byte)| {
+        let closes = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        closes
+    });
+    end.map(|(at, _)| at + 1)
 }
 
 /// Number (from 1), start and end of the line that holds byte `at`.
@@ -258,6 +302,34 @@ pub(super) fn is_secret_word(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `leaks_config` found it: `provider = """`, and the rest of the file was the name of a provider.
+    #[test]
+    fn a_text_that_swallowed_the_file_is_not_repeated() {
+        let swallowed = "quantiv\nsecrets = [\"one\"]\nkey = { value = \"canary\" }";
+        for (text, shown) in [
+            (
+                "provider \"quantif\" is unknown".to_owned(),
+                "provider \"quantif\" is unknown",
+            ),
+            ("write \"5m\" or \"1h\"".to_owned(), "write \"5m\" or \"1h\""),
+            (
+                format!("provider {swallowed:?} is unknown; did you mean \"quantiv\"?"),
+                "provider (a long text or one of several lines) is unknown; did you mean \"quantiv\"?",
+            ),
+            (
+                format!("route name \"{swallowed}\" is used twice"),
+                "route name (a text of several lines) is used twice",
+            ),
+            (
+                format!("path {:?} is odd", "x".repeat(300)),
+                "path (a long text or one of several lines) is odd",
+            ),
+            ("a quote \" alone".to_owned(), "a quote \" alone"),
+        ] {
+            assert_eq!(without_strays(text), shown);
+        }
+    }
 
     /// `leaks_config` found the last but one: a secret broken in two, whose rest looks like a key.
     #[test]

@@ -378,7 +378,8 @@ impl HeadScan {
                 self.forgiven = true;
             }
         }
-        if self.scanned == 0 && !may_be_a_method(buffer) {
+        // It may come in pieces: until there are enough bytes to tell, each piece is looked at.
+        if self.scanned <= METHOD_BYTES_MAX && !may_be_a_method(buffer) {
             return Err(Refusal::BadRequest("not an HTTP request"));
         }
         while let Some(found) = buffer
@@ -400,9 +401,11 @@ impl HeadScan {
     }
 }
 
+/// No method is longer.
+const METHOD_BYTES_MAX: usize = 32;
+
 /// Whether the first bytes can begin a request line: tokens, then a blank. A TLS hello on a plain port cannot.
 fn may_be_a_method(start: &[u8]) -> bool {
-    const METHOD_BYTES_MAX: usize = 32;
     for (at, byte) in start.iter().enumerate() {
         match byte {
             b' ' => return at > 0,

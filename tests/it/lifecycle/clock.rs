@@ -300,6 +300,9 @@ fn steps_over_restarts(way: i64) {
             rig.expect_all_kept(name);
             let tag = format!("{name}-{round}");
             rig.send_all(&tag);
+            if offset != 0 {
+                sent_away.insert(tag.clone());
+            }
             tags.push(tag);
             for tag in &tags {
                 rig.expect_retries(tag);

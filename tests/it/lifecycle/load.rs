@@ -29,14 +29,19 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Every request that got a connection got its 200.
-    pub(super) fn expect_all_answered(&self) {
+    /// Every answer is a 200.
+    pub(super) fn expect_none_refused(&self) {
         let refused: Vec<_> = self.refused.iter().take(3).collect();
         assert!(
             refused.is_empty(),
             "{} refused, such as {refused:?}",
             self.refused.len()
         );
+    }
+
+    /// Every request that got a connection got its 200.
+    pub(super) fn expect_all_answered(&self) {
+        self.expect_none_refused();
         let dropped: Vec<_> = self.dropped.iter().take(3).collect();
         assert!(
             dropped.is_empty(),

@@ -18,6 +18,11 @@ fn with_secrets(app: &App, numbers: &[usize]) -> String {
     let names: Vec<_> = numbers.iter().map(|n| format!("\"key_{n}\"")).collect();
     config(app)
         .replace("quantiv = { value = \"secret\" }\n", &files)
+        // What comes too early or too late is told so each time.
+        .replace(
+            "[admin]",
+            "[limits]\nfailures_per_peer = { per_second = 1000, burst = 1000 }\n\n[admin]",
+        )
         .replace(
             "secrets = [\"quantiv\"]",
             &format!("secrets = [{}]", names.join(", ")),

@@ -412,3 +412,25 @@ fn absolute_form_of_our_own_host_and_odd_but_clear_heads_pass() {
     }
     rig.assert_only(["smuggled"]);
 }
+
+/// `hostile::heads` found it: a method of which the first bytes came alone could be of any length.
+#[test]
+fn a_method_is_as_short_in_pieces_as_it_is_whole() {
+    let rig = start("", &five_routes());
+    for (length, status) in [(32, 405), (33, 400)] {
+        let wire = replaced("POST", "M".repeat(length).as_bytes());
+        for cut in [wire.len(), 1, 5, 31, 32, 33, 40] {
+            let mut connection = rig.open();
+            let (first, rest) = wire.split_at(cut);
+            connection.write(first).unwrap();
+            if !rest.is_empty() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                // It may have been refused before.
+                drop(connection.write(rest));
+            }
+            let answer = connection.read_response().unwrap();
+            assert_eq!(answer.status, status, "{length} bytes, cut at {cut}");
+        }
+    }
+    rig.assert_only([]);
+}
