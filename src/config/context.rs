@@ -168,19 +168,19 @@ impl<'a> Context<'a> {
     }
 }
 
-/// A message without what no name, address or path looks like. A string of several lines has swallowed part of the file: it
-/// begins with the quotes that somebody forgot to close, and may hold anything.
+/// A message without what no name, address or path looks like: a secret in a wrong place, or a string of several lines, which
+/// has swallowed part of the file since somebody forgot to close it, and may hold anything.
 fn without_strays(text: String) -> String {
     const SHOWN_BYTES_MAX: usize = 200;
     if text.contains(|c: char| c.is_control()) {
         // Not escaped: then quotes within it are not either.
         let (first, last) = (text.find('"'), text.rfind('"'));
         let (Some(first), Some(last)) = (first, last) else {
-            return "(a text of several lines)".to_owned();
+            return "(not shown: it may hold a secret)".to_owned();
         };
         let before = text.get(..first).unwrap_or_default();
         let after = text.get(last + 1..).unwrap_or_default();
-        return format!("{before}(a text of several lines){after}");
+        return format!("{before}(not shown: it may hold a secret){after}");
     }
     let mut shown = String::with_capacity(text.len());
     let mut rest = text.as_str();
@@ -192,9 +192,10 @@ fn without_strays(text: String) -> String {
         let is_stray = ["\\n", "\\r", "\\t", "\\u{"]
             .iter()
             .any(|escape| quoted.contains(escape));
-        match is_stray || quoted.len() > SHOWN_BYTES_MAX {
-            true => shown.push_str("(a long text or one of several lines)"),
-            false => shown.push_str(quoted),
+        let is_url = quoted.contains("://") && quoted.len() <= SHOWN_BYTES_MAX;
+        match !is_stray && (is_url || is_showable(quoted.trim_matches('"'))) {
+            true => shown.push_str(quoted),
+            false => shown.push_str("(not shown: it may hold a secret)"),
         }
         rest = after;
     }
@@ -315,17 +316,26 @@ mod tests {
             ("write \"5m\" or \"1h\"".to_owned(), "write \"5m\" or \"1h\""),
             (
                 format!("provider {swallowed:?} is unknown; did you mean \"quantiv\"?"),
-                "provider (a long text or one of several lines) is unknown; did you mean \"quantiv\"?",
+                "provider (not shown: it may hold a secret) is unknown; did you mean \"quantiv\"?",
             ),
             (
                 format!("route name \"{swallowed}\" is used twice"),
-                "route name (a text of several lines) is used twice",
+                "route name (not shown: it may hold a secret) is used twice",
             ),
             (
                 format!("path {:?} is odd", "x".repeat(300)),
-                "path (a long text or one of several lines) is odd",
+                "path (not shown: it may hold a secret) is odd",
             ),
             ("a quote \" alone".to_owned(), "a quote \" alone"),
+            // A secret as the header of a table: also found by `leaks_config`.
+            (
+                "unknown key \"canary+6f2d56c9ded455fc/520d72ca=\" in the top level".to_owned(),
+                "unknown key (not shown: it may hold a secret) in the top level",
+            ),
+            (
+                "write it like \"http://127.0.0.1:3000/hooks\"".to_owned(),
+                "write it like \"http://127.0.0.1:3000/hooks\"",
+            ),
         ] {
             assert_eq!(without_strays(text), shown);
         }

@@ -175,17 +175,42 @@ fn is_host(host: &str) -> bool {
 
 /// `text` without what may be secret in it: user, password, query and fragment.
 fn shown(text: &str) -> String {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
     let start = text.find("://").map_or(0, |at| at + "://".len());
     let (scheme, rest) = text.split_at(start);
-    // The last `@` of all, not only of the authority: a password may hold a slash.
+    // The last `@` of all, not only of the authority: a password may hold a slash, a `?` or a `#`.
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    format!("{scheme}{rest}")
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    // What stands where a port should, and is none: perhaps a password whose `@` is missing.
+    let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match place.split_once(':') {
+        Some((host, port)) if port.len() > PORT_BYTES_MAX && !place.starts_with('[') => {
+            format!("{scheme}{host}:...")
+        }
+        _ => format!("{scheme}{place}{path}"),
+    }
 }
+
+/// Digits of the highest port, and a few to see a slip of the pen.
+const PORT_BYTES_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_error_tells_a_password() {
+        for (url, told) in [
+            ("http://user:pass@app/#x", "http://app/"),
+            ("http://user:pa#ss@app/", "http://app/"),
+            ("http://user:pa?ss/@app/", "http://app/"),
+            // Without its `@`, which `leaks_config` found.
+            ("http://user:canary+063c23da/3bf8#app", "http://user:..."),
+            ("http://app:30000000/x#", "http://app:30000000/x"),
+            ("http://[::1]:3000/x#", "http://[::1]:3000/x"),
+        ] {
+            assert_eq!(shown(url), told, "{url}");
+        }
+    }
 
     #[test]
     fn urls_are_taken_apart() {
