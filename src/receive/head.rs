@@ -417,6 +417,36 @@ mod tests {
     }
 
     #[test]
+    fn a_coding_besides_chunked_is_told_from_one_that_ends_nowhere() {
+        for (coding, not_implemented) in [
+            ("gzip, chunked", true),
+            ("chunked, gzip", false),
+            ("chunked, chunked", false),
+            ("gzip", false),
+        ] {
+            let got = parse(&format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {coding}\r\n\r\n"
+            ));
+            let told = matches!(got, Err(Refusal::NotImplemented(_)));
+            assert_eq!((got.is_err(), told), (true, not_implemented), "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_host_may_hold_escapes_that_are_whole() {
+        for (name, known) in [
+            ("a%41b", true),
+            ("%2d", true),
+            ("a%4", false),
+            ("a%4g", false),
+            ("a%", false),
+            ("", false),
+        ] {
+            assert_eq!(is_name(name), known, "{name}");
+        }
+    }
+
+    #[test]
     fn too_many_fields() {
         let fields = |n: usize| format!("POST / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-A: b\r\n".repeat(n - 1));
         assert!(parse(&fields(100)).is_ok());

@@ -137,6 +137,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample;
     use super::*;
 
     fn numbered(n: u32) -> IpAddr {
@@ -161,6 +162,54 @@ mod tests {
         limiter.failed(neighbour, quota);
         assert!(limiter.is_spent(v6, quota));
         assert!(!limiter.is_spent(other, quota));
+    }
+
+    /// Of those over the cap as many are told so as there are spare seats, and never more than `REFUSALS_MAX` at once.
+    #[test]
+    fn so_many_are_told_that_they_are_over_the_cap() {
+        for (connections, told) in [(8, 2), (80, 11), (80_000, REFUSALS_MAX)] {
+            let limits = Limits {
+                connections,
+                ..sample::limits()
+            };
+            let limiter = Limiter::new();
+            let leaves: Vec<_> = (0..REFUSALS_MAX + 1)
+                .map_while(|_| limiter.refusal(&limits))
+                .collect();
+            assert_eq!(leaves.len(), told, "{connections}");
+            drop(leaves);
+            assert!(limiter.refusal(&limits).is_some(), "leaves come back");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_remembered_needs_no_turn_where_all_are_taken() {
+        let limiter = Limiter::new();
+        let mut turns = Vec::new();
+        for n in 0.. {
+            match limiter.turn(numbered(n), Standing::Unknown).await {
+                Ok(turn) => turns.push(turn),
+                Err(refusal) => {
+                    assert_eq!(refusal, Refusal::Crowded);
+                    break;
+                }
+            }
+        }
+        let client = numbered(1 << 20);
+        assert!(limiter.turn(client, Standing::Unknown).await.is_err());
+        limiter.remember(client);
+        assert!(limiter.turn(client, Standing::Unknown).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn large_checks_take_turns() {
+        let limiter = Limiter::new();
+        let free = limiter.large_checks.available_permits();
+        let leave = limiter.large_check().await;
+        assert!(leave.is_some());
+        assert_eq!(limiter.large_checks.available_permits(), free - 1);
+        drop(leave);
+        assert_eq!(limiter.large_checks.available_permits(), free);
     }
 
     #[test]
