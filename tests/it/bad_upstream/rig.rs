@@ -121,11 +121,14 @@ pub(super) fn attempts(gateway: &Gateway, route: &str, result: &str) -> u64 {
 pub(super) fn expect_attempts(gateway: &Gateway, route: &str, result: &str, count: usize) {
     let count = count as u64;
     let mut last = 0;
-    let reached = wait_for(PATIENCE, || {
-        // Each look is a whole page of metrics.
-        std::thread::sleep(Duration::from_millis(20));
-        last = attempts(gateway, route, result);
-        (last >= count).then_some(())
+    // Upstreams run on the threads that would wait here.
+    let reached = tokio::task::block_in_place(|| {
+        wait_for(PATIENCE, || {
+            // Each look is a whole page of metrics.
+            std::thread::sleep(Duration::from_millis(20));
+            last = attempts(gateway, route, result);
+            (last >= count).then_some(())
+        })
     });
     assert!(
         reached.is_some() && last == count,
