@@ -72,6 +72,7 @@ async fn early_answers() {
         wave: rounds(3, 20),
         body_bytes: 5 << 20,
         attempt: Duration::from_secs(30),
+        senders: 2,
     };
     ordeal.undergo("early answers", early()).await;
 }

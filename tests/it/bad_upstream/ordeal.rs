@@ -15,8 +15,6 @@ use crate::support::{Gateway, proved, rounds};
 
 /// Classes on one gateway at once.
 const CLASSES_AT_ONCE: usize = 4;
-/// Senders of a queue route at once.
-const SENDERS: usize = 8;
 /// What the gateway may need, whatever its upstreams send.
 const MEMORY_MAX_MIB: u64 = 400;
 
@@ -29,6 +27,8 @@ pub(super) struct Ordeal {
     pub(super) body_bytes: usize,
     /// `timeout` of the upstreams.
     pub(super) attempt: Duration,
+    /// Senders of a class at once: what they send must find room in the queue of the store.
+    pub(super) senders: usize,
 }
 
 impl Default for Ordeal {
@@ -37,6 +37,7 @@ impl Default for Ordeal {
             wave: 100,
             body_bytes: 600,
             attempt: Duration::from_secs(15),
+            senders: 8,
         }
     }
 }
@@ -134,9 +135,9 @@ impl Lane {
         let began = Instant::now();
         self.upstream.book.arm(wave.len());
         if self.proxied {
-            self.proxied_wave(&gateway, &wave, &mut seen).await;
+            self.proxied_wave(ordeal, &gateway, &wave, &mut seen).await;
         } else {
-            self.queued_wave(&gateway, &wave, &mut seen).await;
+            self.queued_wave(ordeal, &gateway, &wave, &mut seen).await;
         }
         seen.slowest_wave = began.elapsed();
         self.judge(&gateway, &wave, &mut seen);
@@ -144,8 +145,8 @@ impl Lane {
     }
 
     /// Every event is struck once and then taken.
-    async fn queued_wave(&self, gateway: &Gateway, wave: &[Event], seen: &mut Seen) {
-        let answers = send_all(wave, gateway.listen(), &self.path, SENDERS).await;
+    async fn queued_wave(&self, ordeal: Ordeal, gateway: &Gateway, wave: &[Event], seen: &mut Seen) {
+        let answers = send_all(wave, gateway.listen(), &self.path, ordeal.senders).await;
         for answer in &answers {
             assert_eq!(
                 (answer.status, &*answer.text),
@@ -161,7 +162,7 @@ impl Lane {
     }
 
     /// Every sender is told of the failure and sends again.
-    async fn proxied_wave(&self, gateway: &Gateway, wave: &[Event], seen: &mut Seen) {
+    async fn proxied_wave(&self, ordeal: Ordeal, gateway: &Gateway, wave: &[Event], seen: &mut Seen) {
         let before = self.upstream.book.state().struck.clone();
         let answers = send_all(wave, gateway.listen(), &self.path, wave.len()).await;
         let mut got = BTreeMap::new();
@@ -176,7 +177,7 @@ impl Lane {
         expected.retain(|_, count| *count > 0);
         assert_eq!(got, expected, "{}: statuses of {} events", self.name, wave.len());
 
-        let again = send_all(wave, gateway.listen(), &self.path, SENDERS).await;
+        let again = send_all(wave, gateway.listen(), &self.path, ordeal.senders).await;
         for ((event, first), second) in wave.iter().zip(&answers).zip(&again) {
             if (200..300).contains(&first.status) {
                 assert!(second.is_duplicate(), "{}, {}: {second:?}", self.name, event.id);
