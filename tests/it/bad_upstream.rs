@@ -69,7 +69,7 @@ async fn endless_answers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn early_answers() {
     let ordeal = Ordeal {
-        wave: rounds(3, 20),
+        wave: rounds(3, 10),
         body_bytes: 5 << 20,
         attempt: Duration::from_secs(30),
         senders: 2,
