@@ -168,19 +168,23 @@ impl<'a> Context<'a> {
     }
 }
 
+/// In the place of what is not repeated.
+const HIDDEN: &str = "(not shown: it may hold a secret)";
+/// A longer text is no address.
+const URL_BYTES_MAX: usize = 200;
+
 /// A message without what no name, address or path looks like: a secret in a wrong place, or a string of several lines, which
 /// has swallowed part of the file since somebody forgot to close it, and may hold anything.
 fn without_strays(text: String) -> String {
-    const SHOWN_BYTES_MAX: usize = 200;
     if text.contains(|c: char| c.is_control()) {
         // Not escaped: then quotes within it are not either.
         let (first, last) = (text.find('"'), text.rfind('"'));
         let (Some(first), Some(last)) = (first, last) else {
-            return "(not shown: it may hold a secret)".to_owned();
+            return HIDDEN.to_owned();
         };
         let before = text.get(..first).unwrap_or_default();
         let after = text.get(last + 1..).unwrap_or_default();
-        return format!("{before}(not shown: it may hold a secret){after}");
+        return format!("{before}{HIDDEN}{after}");
     }
     let mut shown = String::with_capacity(text.len());
     let mut rest = text.as_str();
@@ -192,10 +196,10 @@ fn without_strays(text: String) -> String {
         let is_stray = ["\\n", "\\r", "\\t", "\\u{"]
             .iter()
             .any(|escape| quoted.contains(escape));
-        let is_url = quoted.contains("://") && quoted.len() <= SHOWN_BYTES_MAX;
+        let is_url = quoted.contains("://") && quoted.len() <= URL_BYTES_MAX;
         match !is_stray && (is_url || is_showable(quoted.trim_matches('"'))) {
             true => shown.push_str(quoted),
-            false => shown.push_str("(not shown: it may hold a secret)"),
+            false => shown.push_str(HIDDEN),
         }
         rest = after;
     }

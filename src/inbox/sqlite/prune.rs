@@ -323,12 +323,9 @@ mod tests {
     /// The soak found it: what is removed was rested from too, and half a million events that were over stayed.
     #[test]
     fn a_pass_rests_from_what_it_looked_at_in_vain() {
-        for (removed, looked_at, at_least, at_most) in [
-            (500, 500, 0, 3),
-            (250, 500, 250, 251),
-            (0, 4000, 500, 501),
-            (0, 0, 0, 3),
-        ] {
+        // How many of how many went in ten seconds, and the rest in seconds: fifty times what was in vain.
+        for (removed, looked_at, secs) in [(500, 500, 2.0), (250, 500, 250.0), (0, 4000, 500.0), (0, 0, 2.0)]
+        {
             let mut pruner = Pruner::new();
             let slice = Pruned {
                 removed,
@@ -342,14 +339,9 @@ mod tests {
                 ..Pruned::default()
             };
             pruner.retention_done(&end, Duration::ZERO);
-            let rest = pruner
-                .next_pass
-                .saturating_duration_since(Instant::now())
-                .as_secs();
-            assert!(
-                (at_least..=at_most).contains(&(rest + u64::from(rest > 3))),
-                "{removed} of {looked_at}: {rest} s"
-            );
+            let rest = pruner.next_pass.saturating_duration_since(Instant::now());
+            let off = (rest.as_secs_f64() - secs).abs();
+            assert!(off < 1.0, "{removed} of {looked_at}: {rest:?}");
         }
     }
 }

@@ -165,8 +165,6 @@ impl Book {
             Strike::Answer(answer, then) => {
                 self.whole_request(&mut peer, variant).await;
                 peer.write(&answer).await;
-                // A reset takes along what the other side has not read yet, on a busy machine.
-                sleep(Duration::from_millis(300)).await;
                 end(peer, then).await;
             }
             Strike::Drip(answer, from) => {

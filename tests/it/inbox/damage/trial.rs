@@ -16,8 +16,6 @@ pub(super) const PAGE: usize = 4096;
 pub(super) const FRAME: usize = 24 + PAGE;
 /// Those of the configuration.
 const UPSTREAMS: [&str; 2] = ["app", "audit"];
-/// For what must come.
-const PATIENCE_LAST: Duration = Duration::from_secs(5);
 /// For what comes at once, if it comes.
 const GLANCE: Duration = Duration::from_millis(40);
 
@@ -316,11 +314,8 @@ impl Trial<'_> {
     /// Counts what did not come of what was pending, and demands that it is explained.
     async fn count_missing(&mut self, inbox: &SqliteInbox, mut taken: BTreeSet<(i64, String)>) {
         // Of a log that was cut off much is missing, and nobody need say so.
-        let waits: &[Duration] = match self.in_log {
-            true => &[GLANCE, MOMENT.saturating_mul(4)],
-            false => &[GLANCE, MOMENT.saturating_mul(4), PATIENCE_LAST],
-        };
-        for patience in waits.iter().copied() {
+        let waits = [GLANCE, MOMENT * 4, PATIENCE / 4];
+        for patience in waits.into_iter().take(if self.in_log { 2 } else { 3 }) {
             let missing: BTreeSet<_> = self.sample.pending.difference(&taken).cloned().collect();
             if missing.is_empty() || self.explained(inbox, missing.len()).await {
                 break;
