@@ -163,7 +163,11 @@ impl Rows {
         let rows = found.rows.into_iter().map(|row| row.fresh);
         Ok(Read {
             whole: rows.chain(found.scanned).map(|fresh| fresh.event).collect(),
-            corrupt: found.corrupt.into_iter().map(|fresh| fresh.event).collect(),
+            corrupt: found
+                .corrupt
+                .into_iter()
+                .map(|corrupt| corrupt.fresh.event)
+                .collect(),
         })
     }
 

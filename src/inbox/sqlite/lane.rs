@@ -135,8 +135,16 @@ pub(super) struct Found {
     pub(super) scanned_to: i64,
     /// The scan met the end of what was committed.
     pub(super) exhausted: bool,
-    /// Events whose bytes are not what they were.
-    pub(super) corrupt: Vec<Fresh>,
+    /// Events that are not what they were.
+    pub(super) corrupt: Vec<Corrupt>,
+}
+
+/// An event that is not what was kept.
+#[derive(Debug)]
+pub(super) struct Corrupt {
+    pub(super) fresh: Fresh,
+    /// The `delivery.status` of a delivery that was done with before the damage was met.
+    pub(super) done: Option<i64>,
 }
 
 impl Lane {
@@ -370,8 +378,14 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Leases what was found, oldest first. Gives back what must be settled as corrupt.
-    pub(super) fn finish(mut self, found: Found, max: usize, ages: Ages) -> (Vec<Job>, Vec<Lease>) {
+    /// Leases what was found, oldest first. Gives back what must be settled as corrupt, with the status of those that
+    /// were done with.
+    pub(super) fn finish(
+        mut self,
+        found: Found,
+        max: usize,
+        ages: Ages,
+    ) -> (Vec<Job>, Vec<(Lease, Option<i64>)>) {
         self.done = true;
         let lane = self.lane.clone();
         let mut state = lane.lock();
@@ -388,11 +402,12 @@ impl Reading {
                     jobs.push(lane.lease(&mut state, row.fresh, row.attempts, age, true));
                 }
             }
-            for fresh in found.corrupt {
+            for Corrupt { fresh, done } in found.corrupt {
                 let seq = fresh.event.seq;
                 if state.is_free(seq.0, &ended) {
                     lane.lease(&mut state, fresh, 0, Duration::ZERO, false);
-                    corrupt.extend(state.leases.get_mut(&seq.0).and_then(Option::take));
+                    let lease = state.leases.get_mut(&seq.0).and_then(Option::take);
+                    corrupt.extend(lease.map(|lease| (lease, done)));
                 }
             }
             // `fresh` may have got released events meanwhile, all older than the scan.

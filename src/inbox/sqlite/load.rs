@@ -6,9 +6,9 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 
-use super::lane::{Found, Fresh, Look, Row};
+use super::lane::{Corrupt, Found, Fresh, Look, Row};
 use super::names::Wants;
-use super::schema::flag;
+use super::schema::{flag, status};
 use super::seal::{Head, blob, is_unreadable};
 use super::state::Shared;
 use crate::event::{
@@ -245,7 +245,7 @@ fn read_rows(
         let loaded = event_for(conn, shared, lane, seq)?;
         let fresh = loaded.fresh();
         if loaded.corrupt {
-            found.corrupt.push(fresh);
+            found.corrupt.push(Corrupt { fresh, done: None });
             continue;
         }
         bytes += fresh.event.event.body.len() + fresh.event.event.headers.len();
@@ -279,8 +279,16 @@ fn scan(
         return Ok(());
     };
     let (met, mut to, mut exhausted) = open_events(conn, lane, &look.sets, from, SCAN_ROWS)?;
-    for (seq, members, has_row) in met {
-        if has_row || look.leased.contains(&seq) {
+    for Open {
+        seq,
+        set,
+        members,
+        row,
+    } in met
+    {
+        let done = row.filter(|status| *status != status::PENDING);
+        let stuck = done.is_some() && all_done(conn, seq, set, members)?;
+        if (row.is_some() && !stuck) || look.leased.contains(&seq) {
             continue;
         }
         if found.scanned.len() >= SCAN_EVENTS || bytes > READ_BYTES_MAX {
@@ -293,8 +301,8 @@ fn scan(
             members,
             ..loaded.fresh()
         };
-        if loaded.corrupt {
-            found.corrupt.push(fresh);
+        if loaded.corrupt || stuck {
+            found.corrupt.push(Corrupt { fresh, done });
         } else {
             bytes += fresh.event.event.body.len() + fresh.event.event.headers.len();
             found.scanned.push(fresh);
@@ -305,8 +313,31 @@ fn scan(
     Ok(())
 }
 
-/// Events (number, members, whether the lane has a row of it), where to go on, and whether that was all.
-pub(super) type OpenEvents = (Vec<(i64, usize, bool)>, i64, bool);
+/// Whether no upstream of a set has an event left to take. An open event has one, or it was damaged: a member of its set is
+/// gone, or it has the number of another set. Nobody else would ever meet it.
+fn all_done(conn: &Connection, seq: i64, set: i64, members: usize) -> rusqlite::Result<bool> {
+    let done: i64 = conn
+        .prepare_cached(
+            "SELECT count(*) FROM delivery d JOIN upstream_set s ON s.id = ?2 AND s.upstream = d.upstream
+             WHERE d.seq = ?1 AND d.status <> 0",
+        )?
+        .query_row((seq, set), |row| row.get(0))?;
+    Ok(done >= i64::try_from(members).unwrap_or(i64::MAX))
+}
+
+/// An open event of a set that a lane is a member of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Open {
+    pub(super) seq: i64,
+    pub(super) set: i64,
+    /// Upstreams of the set.
+    pub(super) members: usize,
+    /// The `delivery.status` of the lane's row, if it has one.
+    pub(super) row: Option<i64>,
+}
+
+/// Events, where to go on, and whether that was all.
+pub(super) type OpenEvents = (Vec<Open>, i64, bool);
 
 /// Open events of the sets from `from` on, oldest first.
 pub(super) fn open_events(
@@ -320,14 +351,20 @@ pub(super) fn open_events(
     let mut bound = i64::MAX;
     for (set, members) in sets {
         let mut open = conn.prepare_cached(
-            "SELECT seq, EXISTS (SELECT 1 FROM delivery d WHERE d.seq = e.seq AND d.upstream = ?1)
+            "SELECT seq, (SELECT CASE d.status WHEN 0 THEN 0 WHEN 2 THEN 2 ELSE 1 END
+                          FROM delivery d WHERE d.seq = e.seq AND d.upstream = ?1)
              FROM event e INDEXED BY event_open WHERE state = 0 AND wants = ?2 AND seq >= ?3 ORDER BY seq LIMIT ?4",
         )?;
         let mut rows = open.query((lane, set, from, i64::try_from(limit).unwrap_or(i64::MAX)))?;
         let (mut count, mut last) = (0, from);
         while let Some(row) = rows.next()? {
             last = row.get(0)?;
-            met.push((last, *members, row.get(1)?));
+            met.push(Open {
+                seq: last,
+                set: *set,
+                members: *members,
+                row: row.get(1)?,
+            });
             count += 1;
         }
         if count >= limit {
@@ -336,7 +373,7 @@ pub(super) fn open_events(
     }
     met.sort_unstable();
     // Beyond the bound the sets were not all read.
-    met.retain(|(seq, _, _)| *seq <= bound);
-    let to = met.last().map_or(from, |(seq, _, _)| seq.saturating_add(1));
+    met.retain(|open| open.seq <= bound);
+    let to = met.last().map_or(from, |open| open.seq.saturating_add(1));
     Ok((met, to, bound == i64::MAX))
 }

@@ -130,12 +130,20 @@ impl SqliteInbox {
             .fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn settle_lease(&self, lane: Arc<Lane>, lease: Lease, attempts: u32, outcome: Outcome) {
+    fn settle_lease(
+        &self,
+        lane: Arc<Lane>,
+        lease: Lease,
+        done: Option<i64>,
+        attempts: u32,
+        outcome: Outcome,
+    ) {
         let event = &lease.event.event;
         let settle = Settle {
             seq: lease.event.seq.0,
             members: lease.members,
             has_row: lease.has_row,
+            done,
             bytes: row::weight(event.headers.len(), event.body.len()),
             received_at: event.received_at.0,
             attempts,
@@ -165,10 +173,16 @@ impl SqliteInbox {
         match found {
             Ok(Ok(found)) => {
                 let (jobs, corrupt) = reading.finish(found, max, self.shared.ages());
-                for lease in corrupt {
+                for (lease, done) in corrupt {
                     self.shared.telemetry.corrupt(lease.event.seq);
                     let error = "corrupt: what is kept is not what was received any more".into();
-                    self.settle_lease(lane.clone(), lease, 0, Outcome::Dead { status: None, error });
+                    self.settle_lease(
+                        lane.clone(),
+                        lease,
+                        done,
+                        0,
+                        Outcome::Dead { status: None, error },
+                    );
                 }
                 Ok(jobs)
             }
@@ -269,7 +283,7 @@ impl Inbox for SqliteInbox {
         if settlement.outcome == Outcome::Released {
             lane.release(settlement.seq, self.shared.steady.now());
         } else if let Some(lease) = lane.settle(settlement.seq) {
-            self.settle_lease(lane, lease, settlement.attempts, settlement.outcome);
+            self.settle_lease(lane, lease, None, settlement.attempts, settlement.outcome);
         }
     }
 

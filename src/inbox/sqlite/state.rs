@@ -89,6 +89,8 @@ pub(super) struct Settle {
     pub(super) seq: i64,
     pub(super) members: usize,
     pub(super) has_row: bool,
+    /// The status of a delivery that was done with, and is settled once more since its event is damaged.
+    pub(super) done: Option<i64>,
     pub(super) bytes: i64,
     pub(super) received_at: i64,
     pub(super) attempts: u32,

@@ -269,9 +269,12 @@ impl<'a> Transaction<'a> {
         }
         if due.is_none() {
             self.close_event(settle, to)?;
+            // Of a set with one upstream, all open events were counted as pending.
+            let was_pending = settle.done.is_none() || settle.members == 1;
+            let is_dead = to == status::DEAD && settle.done != Some(status::DEAD);
             self.effects
                 .counts
-                .push((settle.lane.clone(), -1, i64::from(to == status::DEAD)));
+                .push((settle.lane.clone(), -i64::from(was_pending), i64::from(is_dead)));
         }
         self.effects.settled.push(Settled {
             lane: settle.lane.clone(),

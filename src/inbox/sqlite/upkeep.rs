@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::committer::{Committer, Failed};
-use super::load::{open_events, stray};
+use super::load::{Open, open_events, stray};
 use super::place;
 use super::prune::{Pruned, Pruner};
-use super::schema::{PAGE_BYTES, as_i64};
+use super::schema::{PAGE_BYTES, as_i64, status};
 use super::transaction::{Transaction, TxError};
 
 /// Space is measured, and figures are refreshed, this often.
@@ -248,12 +248,8 @@ fn oldest(
     from: i64,
 ) -> rusqlite::Result<(i64, Option<i64>)> {
     let (met, to, _) = open_events(conn, lane, sets, from, OLDEST_ROWS)?;
-    for (seq, _, has_row) in met {
-        let waits = !has_row
-            || conn
-                .prepare_cached("SELECT status = 0 FROM delivery WHERE seq = ?1 AND upstream = ?2")?
-                .query_row((seq, lane), |row| row.get(0))?;
-        if waits {
+    for Open { seq, row, .. } in met {
+        if row.is_none_or(|status| status == status::PENDING) {
             let received: Option<i64> = conn
                 .prepare_cached("SELECT received_at FROM event WHERE seq = ?1")?
                 .query_row([seq], |row| row.get(0))

@@ -250,3 +250,56 @@ async fn people_are_told_of_a_damaged_event_and_see_the_others() {
     assert!(reader.event(bad).unwrap().unwrap().corrupt);
     assert!(!reader.event(good).unwrap().unwrap().corrupt);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_damage_left_without_an_open_delivery_is_dead_and_said() {
+    let number = |name: &str| format!("(SELECT id FROM upstream WHERE name = '{name}')");
+    let (app_number, audit_number) = (number("app"), number("audit"));
+    // The change, and whether evt_2 is untouched by it.
+    for (change, is_sent) in [
+        // The member that is still to take it is gone.
+        (
+            format!("UPDATE upstream_set SET id = id + 256 WHERE upstream = {audit_number}"),
+            true,
+        ),
+        // The event has the number of another set.
+        (
+            "UPDATE event SET wants = (SELECT wants FROM event WHERE event_id = 'evt_2') WHERE event_id = 'evt_1'"
+                .to_owned(),
+            true,
+        ),
+        // Its only delivery looks as if it were done with.
+        (
+            format!(
+                "INSERT INTO delivery (seq, upstream, status, attempts, due, age_from)
+                 SELECT seq, {app_number}, 1, 1, 0, 0 FROM event WHERE event_id = 'evt_2'"
+            ),
+            false,
+        ),
+    ] {
+        let rig = Rig::new();
+        let both = NewEvent {
+            upstreams: Arc::from([UpstreamName::new("app"), UpstreamName::new("audit")]),
+            ..rig.event("evt_1", "x")
+        };
+        rig.inbox.accept(both).await.unwrap();
+        delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+        rig.accept("evt_2", "y").await;
+        rig.inbox.close().await;
+        assert_eq!(rig.sql().execute(&change, []).unwrap(), 1, "{change}");
+        let rig = rig.reopen();
+        if is_sent {
+            let job = claim_one(&*rig.inbox).await;
+            assert_eq!(&job.event.event.body[..], b"y", "{change}");
+        }
+        claim_nothing(&*rig.inbox, &app()).await;
+        assert!(corrupt(&rig, &change).await.starts_with("corrupt"), "{change}");
+        assert_eq!(rig.counts(&app()).pending, u64::from(is_sent), "{change}");
+        // evt_2 under a lease, or evt_1 for its other upstream.
+        let open: i64 = rig
+            .sql()
+            .query_row("SELECT count(*) FROM event WHERE state = 0", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(open, 1, "{change}");
+    }
+}
