@@ -18,11 +18,10 @@ fn a_damaged_small_store_is_refused_or_serves_what_is_whole() {
     let mut rng = Rng::with_seed(seed("damaged_store"));
     let mut bench = Bench::new(0, false);
     let bytes = bench.sample.files.db.clone();
-    for _ in 0..rounds(120, 20_000) {
-        let damage = Damage::drawn(&bytes, PAGE, &mut rng);
-        let silent = bench.damage_db(&damage);
+    let damages = (0..rounds(120, 20_000)).map(|_| Damage::drawn(&bytes, PAGE, &mut rng));
+    bench.damage_db(damages, |damage, silent| {
         assert!(silent.is_empty(), "{damage:?}: {silent:?}");
-    }
+    });
     bench.finish("damaged_store");
 }
 
@@ -30,14 +29,15 @@ fn a_damaged_small_store_is_refused_or_serves_what_is_whole() {
 fn a_damaged_large_store_never_hands_out_what_was_altered() {
     let mut rng = Rng::with_seed(seed("damaged_large_store"));
     let mut bench = Bench::new(LARGE, false);
-    let pages: Vec<usize> = (0..bench.sample.files.db.len() / PAGE)
-        .filter(|page| !is_ballast(&bench.sample.files.db[page * PAGE..(page + 1) * PAGE]))
+    let db = bench.sample.files.db.clone();
+    let pages: Vec<usize> = (0..db.len() / PAGE)
+        .filter(|page| !is_ballast(&db[page * PAGE..(page + 1) * PAGE]))
         .collect();
-    for _ in 0..rounds(12, 3_000) {
+    let damages = (0..rounds(12, 3_000)).map(|_| {
         // The ballast itself is one event, and delivered: the damage goes to the rest.
         let page = pages[rng.usize(..pages.len())];
-        let bytes = &bench.sample.files.db[page * PAGE..(page + 1) * PAGE];
-        let damage = match Damage::drawn(bytes, PAGE, &mut rng) {
+        let bytes = &db[page * PAGE..(page + 1) * PAGE];
+        match Damage::drawn(bytes, PAGE, &mut rng) {
             Damage::Flip { bit } => Damage::Flip {
                 bit: bit + page * PAGE * 8,
             },
@@ -56,12 +56,13 @@ fn a_damaged_large_store_never_hands_out_what_was_altered() {
                 to: page,
             },
             Damage::Cut { .. } => Damage::Cut {
-                length: rng.usize(..bench.sample.files.db.len()),
+                length: rng.usize(..db.len()),
             },
             noisy @ Damage::Noisy { .. } => noisy,
-        };
-        bench.damage_db(&damage);
-    }
+        }
+    });
+    // What is missing with nothing said is counted, and told on the page.
+    bench.damage_db(damages, |_, _| {});
     bench.finish("damaged_large_store");
 }
 
@@ -75,9 +76,8 @@ fn a_damaged_log_never_brings_back_what_was_altered() {
     let mut bench = Bench::new(0, true);
     let bytes = bench.sample.files.log.clone();
     let last = bench.sample.pending.iter().map(|(seq, _)| *seq).max().unwrap();
-    for _ in 0..rounds(40, 20_000) {
-        let damage = Damage::drawn(&bytes, FRAME, &mut rng);
-        let silent = bench.damage_log(&damage);
+    let damages = (0..rounds(40, 20_000)).map(|_| Damage::drawn(&bytes, FRAME, &mut rng));
+    bench.damage_log(damages, |damage, silent| {
         // The end of a log may be missing for many reasons; a change of what is there is reported, but for the last two
         // commits, which a power cut could have left so.
         if matches!(damage, Damage::Flip { .. } | Damage::Byte { .. }) {
@@ -86,7 +86,7 @@ fn a_damaged_log_never_brings_back_what_was_altered() {
                 "{damage:?}: {silent:?}"
             );
         }
-    }
+    });
     bench.finish("damaged_log");
 }
 
@@ -100,14 +100,16 @@ fn a_flipped_bit_is_never_delivered() {
         .collect();
     let count = rounds(80, bits.len());
     let mut rng = Rng::with_seed(seed("flipped_bits"));
-    for turn in 0..count {
+    let damages = (0..count).map(|turn| {
         let at = if count < bits.len() {
             rng.usize(..bits.len())
         } else {
             turn
         };
-        let silent = bench.damage_db(&Damage::Flip { bit: bits[at] });
-        assert!(silent.is_empty(), "bit {}: {silent:?}", bits[at]);
-    }
+        Damage::Flip { bit: bits[at] }
+    });
+    bench.damage_db(damages, |damage, silent| {
+        assert!(silent.is_empty(), "{damage:?}: {silent:?}");
+    });
     bench.finish("flipped_bits");
 }

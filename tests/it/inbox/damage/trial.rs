@@ -1,13 +1,14 @@
 //! Damaging a store, and seeing what becomes of it.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
 
 use fastrand::Rng;
 use tokio::runtime::Runtime;
 
 use super::super::*;
-use super::sample::{Files, Sample, scratch, seen};
+use super::sample::{Sample, scratch, seen};
 use crate::support::proved;
 
 /// A page of the database.
@@ -130,6 +131,24 @@ struct Tally {
     reasons: BTreeMap<String, usize>,
 }
 
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.stores += other.stores;
+        self.refused += other.refused;
+        self.failed += other.failed;
+        self.served += other.served;
+        self.whole += other.whole;
+        self.corrupt += other.corrupt;
+        self.elsewhere += other.elsewhere;
+        self.silent += other.silent;
+        self.accepted += other.accepted;
+        self.lost += other.lost;
+        for (reason, count) in other.reasons {
+            *self.reasons.entry(reason).or_default() += count;
+        }
+    }
+}
+
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -151,6 +170,9 @@ impl std::fmt::Display for Tally {
     }
 }
 
+/// Deliveries that were not handed out, with nothing said.
+pub(super) type Silent = BTreeSet<(i64, String)>;
+
 /// One damaged store under test.
 struct Trial<'a> {
     sample: &'a Sample,
@@ -164,13 +186,13 @@ struct Trial<'a> {
     /// Accepted by it.
     accepted: BTreeMap<i64, NewEvent>,
     /// Pending, not handed out, and nothing said.
-    silent: BTreeSet<(i64, String)>,
+    silent: Silent,
     tally: &'a mut Tally,
 }
 
 impl Trial<'_> {
     /// Opens it, looks at all it hands out, has it accept copies and new events, and does the same after a restart.
-    async fn run(mut self) -> BTreeSet<(i64, String)> {
+    async fn run(mut self) -> Silent {
         self.tally.stores += 1;
         let Some(inbox) = self.open() else {
             return self.silent;
@@ -420,11 +442,13 @@ fn dead_of(inbox: &SqliteInbox) -> u64 {
     inbox.counts().targets.iter().map(|(_, counts)| counts.dead).sum()
 }
 
-/// Damages one store after the other.
+/// Trials at once: each waits most of its time for what must not come.
+const STANDS: usize = 8;
+
+/// Damages stores, each a copy of one sample.
 pub(super) struct Bench {
     runtime: Runtime,
     pub(super) sample: Sample,
-    folder: TempDir,
     tally: Tally,
 }
 
@@ -438,38 +462,70 @@ impl Bench {
         Self {
             sample: runtime.block_on(Sample::make(ballast, logged)),
             runtime,
-            folder: scratch(),
             tally: Tally::default(),
         }
     }
 
-    /// What is missing with nothing said.
-    fn try_out(&mut self, what: String, in_log: bool, files: &Files) -> BTreeSet<(i64, String)> {
-        let trial = Trial {
-            sample: &self.sample,
-            what,
-            in_log,
-            settings: files.place(self.folder.path()),
-            sent: Vec::new(),
-            accepted: BTreeMap::new(),
-            silent: BTreeSet::new(),
-            tally: &mut self.tally,
+    /// Damages the database in each of these ways; `judge` is told what is missing with nothing said.
+    pub(super) fn damage_db(
+        &mut self,
+        damages: impl Iterator<Item = Damage> + Send,
+        judge: impl Fn(&Damage, &Silent) + Sync,
+    ) {
+        self.try_all(damages, false, judge);
+    }
+
+    /// The same with the log.
+    pub(super) fn damage_log(
+        &mut self,
+        damages: impl Iterator<Item = Damage> + Send,
+        judge: impl Fn(&Damage, &Silent) + Sync,
+    ) {
+        self.try_all(damages, true, judge);
+    }
+
+    fn try_all(
+        &mut self,
+        damages: impl Iterator<Item = Damage> + Send,
+        in_log: bool,
+        judge: impl Fn(&Damage, &Silent) + Sync,
+    ) {
+        let damages = Mutex::new(damages);
+        let next = || damages.lock().unwrap().next();
+        let stand = || {
+            let mut tally = Tally::default();
+            let folder = scratch();
+            while let Some(damage) = next() {
+                let mut files = self.sample.files.clone();
+                if in_log {
+                    damage.apply(&mut files.log, FRAME);
+                } else {
+                    damage.apply(&mut files.db, PAGE);
+                }
+                let trial = Trial {
+                    sample: &self.sample,
+                    what: format!("{}: {damage:?}", if in_log { "log" } else { "database" }),
+                    in_log,
+                    settings: files.place(folder.path()),
+                    sent: Vec::new(),
+                    accepted: BTreeMap::new(),
+                    silent: BTreeSet::new(),
+                    tally: &mut tally,
+                };
+                judge(&damage, &self.runtime.block_on(trial.run()));
+            }
+            tally
         };
-        self.runtime.block_on(trial.run())
-    }
-
-    /// Any damage to the database.
-    pub(super) fn damage_db(&mut self, damage: &Damage) -> BTreeSet<(i64, String)> {
-        let mut files = self.sample.files.clone();
-        damage.apply(&mut files.db, PAGE);
-        self.try_out(format!("database: {damage:?}"), false, &files)
-    }
-
-    /// Any damage to the log.
-    pub(super) fn damage_log(&mut self, damage: &Damage) -> BTreeSet<(i64, String)> {
-        let mut files = self.sample.files.clone();
-        damage.apply(&mut files.log, FRAME);
-        self.try_out(format!("log: {damage:?}"), true, &files)
+        let tallies: Vec<Tally> = std::thread::scope(|scope| {
+            let stands: Vec<_> = (0..STANDS).map(|_| scope.spawn(stand)).collect();
+            stands
+                .into_iter()
+                .map(|stand| stand.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
+        });
+        for tally in tallies {
+            self.tally.add(tally);
+        }
     }
 
     pub(super) fn finish(self, rig: &str) {
