@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
@@ -71,6 +72,8 @@ impl Rows {
     pub fn copy(inbox: &SqliteInbox) -> Result<Self, ReaderError> {
         let conn = Connection::open_in_memory()?;
         conn.set_prepared_statement_cache_capacity(512);
+        // Else a statement is prepared anew for each value that is bound to it.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         conn.execute("ATTACH ?1 AS store", [inbox.shared.db.to_string_lossy()])?;
         conn.execute_batch("ATTACH ':memory:' AS kept; PRAGMA main.journal_mode = OFF")?;
         let statements: Vec<(String, String, String)> = conn

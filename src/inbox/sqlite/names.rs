@@ -70,7 +70,7 @@ impl Names {
     /// Reads what is stored.
     pub(super) fn load(conn: &Connection) -> Result<Self, NamesError> {
         let mut inner = Inner::default();
-        let mut routes = conn.prepare("SELECT id, name FROM route")?;
+        let mut routes = conn.prepare_cached("SELECT id, name FROM route")?;
         let mut rows = routes.query([])?;
         while let Some(row) = rows.next()? {
             let (id, name): (i64, String) = (row.get(0)?, row.get(1)?);
@@ -80,7 +80,8 @@ impl Names {
             }
             inner.add_route(id, name, true);
         }
-        let mut upstreams = conn.prepare("SELECT id, route, name, parked_since, resumed_at FROM upstream")?;
+        let mut upstreams =
+            conn.prepare_cached("SELECT id, route, name, parked_since, resumed_at FROM upstream")?;
         let mut rows = upstreams.query([])?;
         while let Some(row) = rows.next()? {
             let (id, route, name): (i64, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -100,7 +101,7 @@ impl Names {
             state.parked = parked_since.is_some();
             state.resumed_at = row.get(4)?;
         }
-        let mut sets = conn.prepare("SELECT id, upstream FROM upstream_set ORDER BY id, upstream")?;
+        let mut sets = conn.prepare_cached("SELECT id, upstream FROM upstream_set ORDER BY id, upstream")?;
         let mut members: HashMap<i64, Vec<i64>> = HashMap::new();
         let mut rows = sets.query([])?;
         while let Some(row) = rows.next()? {
