@@ -66,7 +66,7 @@ impl BodyBudget {
 
     /// From here on the body is awaited; what waits for it gives way to others when it is told to, see [`in_time`].
     pub(super) fn begin_reading(&mut self) -> Arc<Notify> {
-        self.share.begin_reading()
+        self.share.begin_reading(self.ceiling.standing)
     }
 
     /// All of it is here.

@@ -193,15 +193,16 @@ where
     });
     // Of the first request only.
     let mut accepted = Some(accepted);
+    let sender = || door.limiter.recall(line.peer, line.place.standing());
     loop {
         let snapshot = door.snapshot.load_full();
         let began = Instant::now();
         let head = tokio::select! {
             biased;
-            head = connection.read_head(&snapshot.limits, accepted) => head,
+            head = connection.read_head(&snapshot.limits, accepted, sender) => head,
             // Whoever is in the middle of a header may finish it; an idle connection just ends.
             () = &mut last_call => match connection.begun() {
-                true => connection.read_head(&snapshot.limits, Some(Instant::now())).await,
+                true => connection.read_head(&snapshot.limits, Some(Instant::now()), sender).await,
                 false => Ok(None),
             },
         };

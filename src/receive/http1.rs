@@ -15,7 +15,7 @@ use super::answer::{Answer, Refusal};
 use super::body::{self, BodyBudget, BodySource};
 use super::date::HttpDate;
 use super::head::{Framing, Head};
-use super::limit::{Ceiling, Share};
+use super::limit::{Ceiling, Share, Standing};
 use super::settings::Limits;
 use crate::upstream::Chunks;
 
@@ -77,11 +77,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
     /// The next head. `Ok(None)`: the sender closed, or idled too long, between requests.
     ///
     /// A first request has `header_timeout` from `accepted`; a later one may be awaited for `keepalive_idle`, and has
-    /// `header_timeout` from its first byte.
+    /// `header_timeout` from its first byte. `sender` is asked where a header is large.
     pub(super) async fn read_head(
         &mut self,
         limits: &Limits,
         accepted: Option<Instant>,
+        sender: impl Fn() -> Standing,
     ) -> Result<Option<Head>, Refusal> {
         self.share.clear();
         // A large header leaves a large buffer behind; an idle connection has no use for it.
@@ -90,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
         }
         let ceiling = Ceiling {
             all: limits.bytes_in_flight,
-            spent: false,
+            standing: Standing::Unknown,
         };
         let mut scan = HeadScan::default();
         let mut deadline = accepted.map(|accepted| accepted + limits.header_timeout);
@@ -119,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
                 deadline = Some(Instant::now() + limits.header_timeout);
             }
             if self.buffer.len() >= READ_BYTES {
-                asked.get_or_insert_with(|| self.share.begin_reading());
+                asked.get_or_insert_with(|| self.share.begin_reading(sender()));
                 self.share.hold(self.buffer.len(), ceiling).await?;
             }
             let until = deadline.unwrap_or_else(|| Instant::now() + limits.keepalive_idle);
@@ -504,7 +505,7 @@ mod tests {
     fn budget(head: &Head) -> BodyBudget {
         let ceiling = Ceiling {
             all: 1 << 20,
-            spent: false,
+            standing: Standing::Unknown,
         };
         let share = Limiter::new().share();
         BodyBudget::new(share, ceiling, head.declared_bytes(), 100, limits().body_timeout).unwrap()
@@ -530,7 +531,7 @@ mod tests {
             far
         });
         let head = Http1::new(near, Limiter::new().share())
-            .read_head(&limits(), Some(Instant::now()))
+            .read_head(&limits(), Some(Instant::now()), || Standing::Unknown)
             .await;
         drop(sender.await);
         head
@@ -582,7 +583,7 @@ mod tests {
             let mut connection = Http1::new(near, Limiter::new().share());
             for (path, body) in [("/a", "hello"), ("/b", "world"), ("/c", "")] {
                 let head = connection
-                    .read_head(&limits, (path == "/a").then(Instant::now))
+                    .read_head(&limits, (path == "/a").then(Instant::now), || Standing::Unknown)
                     .await
                     .unwrap()
                     .unwrap();
@@ -595,7 +596,13 @@ mod tests {
                 );
             }
             drop(sender.await.unwrap());
-            assert!(connection.read_head(&limits, None).await.unwrap().is_none());
+            assert!(
+                connection
+                    .read_head(&limits, None, || Standing::Unknown)
+                    .await
+                    .unwrap()
+                    .is_none()
+            );
         }
     }
 
@@ -608,7 +615,7 @@ mod tests {
         let limits = limits();
         let mut connection = Http1::new(near, Limiter::new().share());
         let head = connection
-            .read_head(&limits, Some(Instant::now()))
+            .read_head(&limits, Some(Instant::now()), || Standing::Unknown)
             .await
             .unwrap()
             .unwrap();

@@ -19,7 +19,7 @@ use super::answer::{Answer, Refusal};
 use super::body::{self, BodyBudget, BodySource};
 use super::head::Head;
 use super::http1;
-use super::limit::{Ceiling, Place};
+use super::limit::{Ceiling, Place, Standing};
 use super::{Active, FrontDoor, Line};
 use crate::fields::Fields;
 
@@ -98,7 +98,7 @@ impl Http2 {
         let mut share = self.door.limiter.share();
         let ceiling = Ceiling {
             all: limits.bytes_in_flight,
-            spent: false,
+            standing: Standing::Unknown,
         };
         // A few bytes on the wire can name a large header again and again.
         let room = match &head {

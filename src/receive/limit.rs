@@ -84,6 +84,14 @@ impl Limiter {
         self.turns.take(client, standing).await
     }
 
+    /// The same, known if a genuine event has come from this address lately.
+    pub(super) fn recall(&self, client: IpAddr, standing: Standing) -> Standing {
+        match standing {
+            Standing::Unknown if self.turns.is_genuine(client, Instant::now()) => Standing::Known,
+            standing => standing,
+        }
+    }
+
     /// A genuine event has come from this address.
     pub(super) fn remember(&self, client: IpAddr) {
         self.turns.remember(client, Instant::now());

@@ -241,8 +241,13 @@ impl FrontDoor {
         entry.admit(head, origin)?;
         let charged = |refusal| self.charge(refusal, visit);
         let claim = verify::claim(entry, &head.fields).map_err(|error| charged(Refusal::Signature(error)))?;
+        let is_here = body.is_here();
+        let standing = match is_here {
+            true => standing,
+            false => self.limiter.recall(origin.client, standing),
+        };
         let mut budget = self.budget(visit, entry, standing)?;
-        let raw = if body.is_here() {
+        let raw = if is_here {
             body.read(&mut budget).await?
         } else {
             // While its sender takes its time, others have their turn, and it may be told to go.
@@ -300,12 +305,11 @@ impl FrontDoor {
         standing: Standing,
     ) -> Result<BodyBudget, Refusal> {
         let limits = visit.limits;
-        let spent = standing == Standing::Spent;
         let ceiling = Ceiling {
             all: limits.bytes_in_flight,
-            spent,
+            standing,
         };
-        let timeout = match spent {
+        let timeout = match standing == Standing::Spent {
             true => SPENT_BODY_TIMEOUT.min(limits.body_timeout),
             false => limits.body_timeout,
         };

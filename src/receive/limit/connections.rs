@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout_at;
 
-use super::{lock, network};
+use super::{Standing, lock, network};
 use crate::receive::settings::Limits;
 
 /// A connection is left in peace for this long while it waits for its sender: a handshake over a long line takes some
@@ -297,6 +297,14 @@ impl Place {
 
     pub(in crate::receive) fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Relaxed)
+    }
+
+    /// How it is treated while the next header comes.
+    pub(in crate::receive) fn standing(&self) -> Standing {
+        match self.is_proven() {
+            true => Standing::Known,
+            false => Standing::Unknown,
+        }
     }
 
     /// The limit for whose sake the connection was asked to leave.

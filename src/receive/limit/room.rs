@@ -1,7 +1,8 @@
 //! Room for the bytes of requests that are being read: counted as they come, and taken from the slowest when it runs out.
 //!
 //! A sender holds no room by announcing a body, only by sending one. Where there is none left, the request that has been
-//! read for the longest time gives way: a genuine body is here within moments of its header.
+//! read for the longest time gives way: a genuine body is here within moments of its header. Those of senders that have
+//! shown a genuine event go last.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::lock;
+use super::{Standing, lock};
 use crate::receive::answer::Refusal;
 
 /// What is larger leaves a quarter of all room to what is not: webhooks are small, and a flood of large bodies must not
@@ -36,8 +37,15 @@ pub(super) struct Room {
 #[derive(Debug, Default)]
 struct Readers {
     next: u64,
-    /// The oldest first.
-    reading: BTreeMap<u64, Reader>,
+    /// By whether their sender is known, then the oldest first.
+    reading: BTreeMap<Turn, Reader>,
+}
+
+/// In which order readers give way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    known: bool,
+    number: u64,
 }
 
 #[derive(Debug)]
@@ -51,8 +59,8 @@ struct Reader {
 pub(in crate::receive) struct Ceiling {
     /// `bytes_in_flight`.
     pub(in crate::receive) all: usize,
-    /// Its address has spent its failure budget.
-    pub(in crate::receive) spent: bool,
+    /// What is known of its sender.
+    pub(in crate::receive) standing: Standing,
 }
 
 /// The room one request takes; given back when dropped.
@@ -60,7 +68,7 @@ pub(in crate::receive) struct Ceiling {
 pub(in crate::receive) struct Share {
     room: Arc<Room>,
     held: usize,
-    reader: Option<u64>,
+    reader: Option<Turn>,
 }
 
 impl Room {
@@ -88,15 +96,26 @@ impl Room {
         }
     }
 
-    /// Asks the request that has been read for the longest time, and for `patience` at least, to give way.
-    fn ask_oldest(&self, patience: Duration, not: Option<u64>) -> bool {
+    /// Asks the request that has been read for the longest time, and for `patience` at least, to give way; one of a known
+    /// sender where there is no other.
+    fn ask_oldest(&self, patience: Duration, not: Option<Turn>) -> bool {
         let mut readers = lock(&self.readers);
-        let oldest = readers.reading.iter().find(|(id, _)| Some(**id) != not);
-        let Some(id) = oldest.and_then(|(id, reader)| (reader.since.elapsed() >= patience).then_some(*id))
-        else {
+        let is_slow = |reader: &Reader| reader.since.elapsed() >= patience;
+        let from = |known| {
+            let first = Turn { known, number: 0 };
+            let mut oldest = readers
+                .reading
+                .range(first..)
+                .filter(|(turn, _)| Some(**turn) != not);
+            oldest
+                .next()
+                .filter(|(_, reader)| is_slow(reader))
+                .map(|(turn, _)| *turn)
+        };
+        let Some(turn) = from(false).or_else(|| from(true)) else {
             return false;
         };
-        if let Some(reader) = readers.reading.remove(&id) {
+        if let Some(reader) = readers.reading.remove(&turn) {
             reader.asked.notify_one();
         }
         true
@@ -106,7 +125,8 @@ impl Room {
 impl Ceiling {
     /// How full it may be with a request of so many bytes in it.
     fn of(self, bytes: usize) -> usize {
-        let ceiling = match (bytes <= SMALL_BYTES, self.spent) {
+        let spent = self.standing == Standing::Spent;
+        let ceiling = match (bytes <= SMALL_BYTES, spent) {
             (true, _) => self.all,
             (false, false) => self.all / 4 * 3,
             (false, true) => self.all / 2,
@@ -161,26 +181,29 @@ impl Share {
     }
 
     /// From here on the request waits for its sender, and may be asked to give way.
-    pub(in crate::receive) fn begin_reading(&mut self) -> Arc<Notify> {
+    pub(in crate::receive) fn begin_reading(&mut self, standing: Standing) -> Arc<Notify> {
         self.end_reading();
         let asked = Arc::new(Notify::new());
         let mut readers = lock(&self.room.readers);
-        let id = readers.next;
+        let turn = Turn {
+            known: standing == Standing::Known,
+            number: readers.next,
+        };
         readers.next += 1;
         let reader = Reader {
             since: Instant::now(),
             asked: asked.clone(),
         };
-        readers.reading.insert(id, reader);
+        readers.reading.insert(turn, reader);
         drop(readers);
-        self.reader = Some(id);
+        self.reader = Some(turn);
         asked
     }
 
     /// All of it is here: it is not asked any more.
     pub(in crate::receive) fn end_reading(&mut self) {
-        if let Some(id) = self.reader.take() {
-            lock(&self.room.readers).reading.remove(&id);
+        if let Some(turn) = self.reader.take() {
+            lock(&self.room.readers).reading.remove(&turn);
         }
     }
 
@@ -222,7 +245,10 @@ mod tests {
     const KIB: usize = 1024;
 
     fn ceiling(all: usize) -> Ceiling {
-        Ceiling { all, spent: false }
+        Ceiling {
+            all,
+            standing: Standing::Unknown,
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -261,9 +287,9 @@ mod tests {
     async fn the_one_that_has_been_read_for_longest_gives_way_to_a_small_one() {
         let room = Arc::new(Room::default());
         let (mut oldest, mut second, mut done) = (room.share(), room.share(), room.share());
-        let asked = oldest.begin_reading();
-        let not_asked = second.begin_reading();
-        done.begin_reading();
+        let asked = oldest.begin_reading(Standing::Unknown);
+        let not_asked = second.begin_reading(Standing::Unknown);
+        done.begin_reading(Standing::Unknown);
         for share in [&mut oldest, &mut second, &mut done] {
             share.hold(50, ceiling(150)).await.unwrap();
         }
@@ -280,11 +306,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn known_senders_give_way_last() {
+        let room = Arc::new(Room::default());
+        let (mut known, mut unknown, mut spent) = (room.share(), room.share(), room.share());
+        let readers = [
+            ("known", known.begin_reading(Standing::Known)),
+            ("unknown", unknown.begin_reading(Standing::Unknown)),
+            ("spent", spent.begin_reading(Standing::Spent)),
+        ];
+        let mut asked = Vec::new();
+        while room.ask_oldest(Duration::ZERO, None) {
+            for (name, reader) in &readers {
+                if tokio::time::timeout(Duration::ZERO, reader.notified())
+                    .await
+                    .is_ok()
+                {
+                    asked.push(*name);
+                }
+            }
+        }
+        assert_eq!(asked, ["unknown", "spent", "known"]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn as_many_give_way_as_it_takes() {
         let room = Arc::new(Room::default());
         for _ in 0..10 {
             let mut share = room.share();
-            let asked = share.begin_reading();
+            let asked = share.begin_reading(Standing::Unknown);
             share.hold(10, ceiling(100)).await.unwrap();
             tokio::spawn(async move {
                 asked.notified().await;
@@ -300,7 +349,7 @@ mod tests {
     async fn a_large_one_takes_room_from_the_slow_alone() {
         let room = Arc::new(Room::default());
         let mut young = room.share();
-        let asked = young.begin_reading();
+        let asked = young.begin_reading(Standing::Unknown);
         young.hold(150 * KIB, ceiling(200 * KIB)).await.unwrap();
         let mut large = room.share();
         assert_eq!(
@@ -319,17 +368,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn large_ones_leave_room_for_small_ones() {
         let all = 1000 * KIB;
-        for (name, bytes, spent, granted) in [
-            ("a small one may fill it", 64 * KIB, false, 15),
-            ("also of a spent address", 64 * KIB, true, 15),
-            ("a large one three quarters of it", 65 * KIB, false, 11),
-            ("of a spent address half", 65 * KIB, true, 7),
+        for (name, bytes, standing, granted) in [
+            ("a small one may fill it", 64 * KIB, Standing::Unknown, 15),
+            ("also of a spent address", 64 * KIB, Standing::Spent, 15),
+            (
+                "a large one three quarters of it",
+                65 * KIB,
+                Standing::Unknown,
+                11,
+            ),
+            ("also of a known sender", 65 * KIB, Standing::Known, 11),
+            ("of a spent address half", 65 * KIB, Standing::Spent, 7),
         ] {
             let room = Arc::new(Room::default());
             let mut shares = Vec::new();
             loop {
                 let mut share = room.share();
-                if share.hold(bytes, Ceiling { all, spent }).await.is_err() {
+                if share.hold(bytes, Ceiling { all, standing }).await.is_err() {
                     break;
                 }
                 shares.push(share);

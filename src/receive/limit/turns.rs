@@ -98,7 +98,7 @@ impl Turns {
         genuine.insert(client, now);
     }
 
-    fn is_genuine(&self, client: IpAddr, now: Instant) -> bool {
+    pub(super) fn is_genuine(&self, client: IpAddr, now: Instant) -> bool {
         lock(&self.genuine)
             .get(&network(client))
             .is_some_and(|at| now.saturating_duration_since(*at) < KNOWN_FOR)
