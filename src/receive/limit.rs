@@ -209,6 +209,25 @@ mod tests {
         assert!(limiter.turn(client, Standing::Unknown).await.is_ok());
     }
 
+    #[test]
+    fn an_address_that_is_remembered_is_known_unless_it_has_spent_its_budget() {
+        let limiter = Limiter::new();
+        let (client, other) = (numbered(1), numbered(2));
+        limiter.remember(client);
+        for (address, standing, recalled) in [
+            (client, Standing::Unknown, Standing::Known),
+            (client, Standing::Spent, Standing::Spent),
+            (other, Standing::Unknown, Standing::Unknown),
+            (other, Standing::Known, Standing::Known),
+        ] {
+            assert_eq!(
+                limiter.recall(address, standing),
+                recalled,
+                "{address} {standing:?}"
+            );
+        }
+    }
+
     #[tokio::test]
     async fn large_checks_take_turns() {
         let limiter = Limiter::new();

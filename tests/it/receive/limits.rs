@@ -1,8 +1,10 @@
 //! What one sender may take from the others.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use super::super::support::{App, Connection, PATIENCE, Reply, wait_for};
 use super::rig::{CASE, Rig, five_routes, is_closed, quantiv_raw, route, seen, sign, start, start_with};
@@ -20,6 +22,14 @@ fn forge(connection: &mut Connection) -> u16 {
         assert!(response.header("retry-after").is_some());
     }
     response.status
+}
+
+/// As [`TcpStream::connect`], by the address `source` of this machine.
+fn connect_from(source: Ipv4Addr, target: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&target.into()).unwrap();
+    socket.into()
 }
 
 fn good(rig: &Rig, case: &str) -> u16 {
@@ -164,6 +174,45 @@ fn slow_bodies_give_way_to_others_and_their_room_comes_back() {
     });
     assert!(freed.is_some());
     rig.assert_only(["genuine", "large", "whole"]);
+}
+
+#[test]
+fn a_slow_body_of_a_sender_that_is_known_outlasts_those_of_others() {
+    const BODY: usize = 64 * 1024;
+    let rig = start("[limits]\nbytes_in_flight = \"1MiB\"", &five_routes());
+    let begin = |stream: &mut TcpStream, id: &str, begun: &[u8], signed: &[u8]| {
+        let lines = format!("Content-Length: {BODY}\r\nExpect: 100-continue\r\n");
+        let head = quantiv_raw(id, &lines, signed, b"");
+        stream.write_all(&head).unwrap();
+        let mut line = [0; 25];
+        stream.read_exact(&mut line).unwrap();
+        stream.write_all(begun).unwrap();
+    };
+    assert_eq!(good(&rig, "before"), 200);
+    let mut body = b"{\"id\":\"slow\",\"padding\":\"".to_vec();
+    body.resize(BODY - 2, b'x');
+    body.extend_from_slice(b"\"}");
+    // The first of all, and over a connection that has shown nothing yet.
+    let mut known = TcpStream::connect(rig.listen()).unwrap();
+    begin(&mut known, "slow", &body[..BODY - 1], &body);
+    let mut slow: Vec<TcpStream> = (0..24)
+        .map(|n| {
+            let mut stream = connect_from(Ipv4Addr::new(127, 0, 0, 2), rig.listen());
+            begin(&mut stream, &format!("half-{n}"), &[b'x'; BODY - 1], b"x");
+            stream
+        })
+        .collect();
+    let mut answer = [0; 12];
+    for (n, stream) in slow.iter_mut().take(9).enumerate() {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 503", "{n}");
+    }
+    known.write_all(&body[BODY - 1..]).unwrap();
+    known.set_read_timeout(Some(PATIENCE)).unwrap();
+    known.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    rig.assert_only(["before", "slow"]);
 }
 
 #[test]
