@@ -2,7 +2,7 @@
 //!
 //! A sender holds no room by announcing a body, only by sending one. Where there is none left, the request that has been
 //! read for the longest time gives way: a genuine body is here within moments of its header. Those of senders that have
-//! shown a genuine event go last.
+//! shown a genuine event give way last, and their small requests take what is freed first.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +31,8 @@ pub(super) struct Room {
     readers: Mutex<Readers>,
     /// Requests that wait for room.
     waiting: AtomicUsize,
+    /// Small ones of known senders among them.
+    first: AtomicUsize,
     freed: Notify,
 }
 
@@ -80,7 +82,10 @@ impl Room {
         }
     }
 
-    fn take(&self, count: usize, ceiling: usize) -> bool {
+    fn take(&self, count: usize, ceiling: usize, is_first: bool) -> bool {
+        if !is_first && self.first.load(Ordering::SeqCst) > 0 {
+            return false;
+        }
         self.used
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
                 let more = used.checked_add(count)?;
@@ -143,30 +148,35 @@ impl Share {
             return Ok(());
         };
         let most = ceiling.of(bytes);
-        if !self.room.take(more, most) {
-            let patience = if bytes <= SMALL_BYTES {
-                Duration::ZERO
-            } else {
-                SLOW
-            };
-            self.wait_for(more, most, patience).await?;
+        let (patience, is_first) = match bytes <= SMALL_BYTES {
+            true => (Duration::ZERO, ceiling.standing == Standing::Known),
+            false => (SLOW, false),
+        };
+        if !self.room.take(more, most, is_first) {
+            self.wait_for(more, most, patience, is_first).await?;
         }
         self.held = bytes;
         Ok(())
     }
 
-    async fn wait_for(&self, more: usize, most: usize, patience: Duration) -> Result<(), Refusal> {
+    async fn wait_for(
+        &self,
+        more: usize,
+        most: usize,
+        patience: Duration,
+        is_first: bool,
+    ) -> Result<(), Refusal> {
         // More than there is: nobody could make room for it.
         if more > most {
             return Err(Refusal::Memory);
         }
         let room = &*self.room;
-        let _waiting = Waiting::new(room);
+        let _waiting = Waiting::new(room, is_first);
         let deadline = Instant::now() + WAIT;
         loop {
             let mut freed = std::pin::pin!(room.freed.notified());
             freed.as_mut().enable();
-            if room.take(more, most) {
+            if room.take(more, most, is_first) {
                 return Ok(());
             }
             let asked = room.ask_oldest(patience, self.reader);
@@ -223,18 +233,30 @@ impl Drop for Share {
 }
 
 /// Counts a request that waits for room.
-struct Waiting<'a>(&'a Room);
+struct Waiting<'a> {
+    room: &'a Room,
+    is_first: bool,
+}
 
 impl<'a> Waiting<'a> {
-    fn new(room: &'a Room) -> Self {
+    fn new(room: &'a Room, is_first: bool) -> Self {
         room.waiting.fetch_add(1, Ordering::SeqCst);
-        Self(room)
+        room.first.fetch_add(usize::from(is_first), Ordering::SeqCst);
+        Self { room, is_first }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.room.waiting.fetch_sub(1, Ordering::SeqCst);
+        let others = self
+            .room
+            .first
+            .fetch_sub(usize::from(self.is_first), Ordering::SeqCst);
+        // Who had to stand back looks again.
+        if self.is_first && others == 1 {
+            self.room.freed.notify_waiters();
+        }
     }
 }
 
@@ -326,6 +348,33 @@ mod tests {
             }
         }
         assert_eq!(asked, ["unknown", "spent", "known"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_freed_goes_to_known_senders_first() {
+        let room = Arc::new(Room::default());
+        let mut held = room.share();
+        held.hold(100, ceiling(100)).await.unwrap();
+        let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
+        for (name, standing) in [
+            ("unknown", Standing::Unknown),
+            ("spent", Standing::Spent),
+            ("known", Standing::Known),
+        ] {
+            let (mut share, done) = (room.share(), done.clone());
+            tokio::spawn(async move {
+                let waits = share.hold(60, Ceiling { all: 100, standing });
+                waits.await.unwrap();
+                done.send(name).unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            });
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        assert_eq!(order.recv().await, Some("known"));
+        // And then to the others.
+        assert!(order.recv().await.is_some() && order.recv().await.is_some());
+        assert_eq!(room.first.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test(start_paused = true)]
