@@ -1,10 +1,6 @@
 //! Reads the event's id and type from the signed bytes, borrowed and with a depth limit.
 
-use std::fmt;
-
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
+use super::json::{Place, walk};
 use super::signature::trim;
 use crate::fields::Fields;
 
@@ -69,16 +65,12 @@ pub fn identify(rule: &IdentifyRule, headers: &Fields, body: &[u8]) -> Identity 
 
 /// The texts of the two values; `None` when the body is not one JSON document.
 fn read<'b>(rule: &IdentifyRule, body: &'b [u8]) -> Option<[Option<&'b str>; 2]> {
-    // The JSON reader checks only the strings that are asked for.
     let text = std::str::from_utf8(body).ok()?;
-    if deeper_than(JSON_DEPTH_MAX, body) {
-        return None;
-    }
-    find(text, [rule.id.as_deref(), rule.event_type.as_deref()]).ok()
+    find(text, [rule.id.as_deref(), rule.event_type.as_deref()])
 }
 
 /// Follows both pointers at once through `text`, a whole JSON value, and checks all of it.
-fn find<'t>(text: &'t str, paths: [Option<&[Box<str>]>; 2]) -> serde_json::Result<[Option<&'t str>; 2]> {
+fn find<'t>(text: &'t str, paths: [Option<&[Box<str>]>; 2]) -> Option<[Option<&'t str>; 2]> {
     let mut found = [None; 2];
     let next = paths.map(|path| path.and_then(<[_]>::split_first));
     let children = children(text, next.map(|step| step.map(|(token, _)| &**token)))?;
@@ -92,23 +84,25 @@ fn find<'t>(text: &'t str, paths: [Option<&[Box<str>]>; 2]) -> serde_json::Resul
             _ => None,
         };
     }
-    Ok(found)
+    Some(found)
 }
 
 /// The members of `text` that the two tokens name.
-fn children<'t>(text: &'t str, tokens: [Option<&str>; 2]) -> serde_json::Result<[Child<'t>; 2]> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let step = Step { tokens };
-    let children = match trim_json(text).as_bytes().first() {
-        Some(b'{') => reader.deserialize_map(step)?,
-        Some(b'[') => reader.deserialize_seq(step)?,
-        _ => {
-            reader.deserialize_ignored_any(IgnoredAny)?;
-            [Child::Absent; 2]
+fn children<'t>(text: &'t str, tokens: [Option<&str>; 2]) -> Option<[Child<'t>; 2]> {
+    let indices = tokens.map(|token| token.and_then(array_index));
+    let mut children = [Child::Absent; 2];
+    walk(text, JSON_DEPTH_MAX, |place, value| {
+        for ((child, token), index) in children.iter_mut().zip(tokens).zip(indices) {
+            let named = match place {
+                Place::Key { raw, escaped } => token.is_some_and(|token| is_key(raw, escaped, token)),
+                Place::Index(at) => index == Some(at),
+            };
+            if named {
+                child.add(value);
+            }
         }
-    };
-    reader.end()?;
-    Ok(children)
+    })?;
+    Some(children)
 }
 
 /// What an object or array holds under a token.
@@ -129,64 +123,18 @@ impl<'t> Child<'t> {
     }
 }
 
-/// Takes the named members out of one object or array as raw text and skips the rest.
-struct Step<'p> {
-    tokens: [Option<&'p str>; 2],
+/// Whether a key spells `token`; `\u0069d` spells `id`.
+fn is_key(raw: &str, escaped: bool, token: &str) -> bool {
+    if !escaped {
+        return raw == token;
+    }
+    // An escape takes at most six times the room of what it stands for.
+    raw.len() <= 6 * token.len() && unescape(raw).is_some_and(|key| key == token)
 }
 
-impl<'t> Visitor<'t> for Step<'_> {
-    type Value = [Child<'t>; 2];
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object or an array")
-    }
-
-    fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut children = [Child::Absent; 2];
-        while let Some(key) = map.next_key::<&RawValue>()? {
-            let named = self
-                .tokens
-                .map(|token| token.is_some_and(|token| is_key(key.get(), token)));
-            if named.contains(&true) {
-                let value: &RawValue = map.next_value()?;
-                for (child, _) in children.iter_mut().zip(named).filter(|(_, named)| *named) {
-                    child.add(value.get());
-                }
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(children)
-    }
-
-    fn visit_seq<A: SeqAccess<'t>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut children = [Child::Absent; 2];
-        let indices = self.tokens.map(|token| token.and_then(array_index));
-        let mut index = 0;
-        while let Some(value) = seq.next_element::<&RawValue>()? {
-            for (child, _) in children
-                .iter_mut()
-                .zip(indices)
-                .filter(|(_, at)| *at == Some(index))
-            {
-                child.add(value.get());
-            }
-            index += 1;
-        }
-        Ok(children)
-    }
-}
-
-/// Whether the JSON string `raw` spells `token`; `"\u0069d"` spells `id`.
-fn is_key(raw: &str, token: &str) -> bool {
-    match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
-        Some(plain) if !plain.contains('\\') => plain == token,
-        // An escape takes at most six times the room of what it stands for.
-        _ => {
-            raw.len() <= 6 * token.len() + 2
-                && serde_json::from_str::<String>(raw).is_ok_and(|key| key == token)
-        }
-    }
+/// What the inside of a JSON string stands for; `None` where that is half of a surrogate pair.
+fn unescape(raw: &str) -> Option<String> {
+    serde_json::from_str(&format!("\"{raw}\"")).ok()
 }
 
 /// An index as RFC 6901 writes it: digits without a leading zero.
@@ -212,7 +160,7 @@ fn usable_text(raw: &str) -> Option<Box<str>> {
     if inner.len() > 6 * EVENT_ID_BYTES_MAX {
         return None;
     }
-    usable(&serde_json::from_str::<String>(raw).ok()?)
+    usable(&unescape(inner)?)
 }
 
 fn usable(text: &str) -> Option<Box<str>> {
@@ -222,55 +170,6 @@ fn usable(text: &str) -> Option<Box<str>> {
 
 fn trim_json(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\n', '\r'])
-}
-
-/// Whether brackets outside strings nest deeper than `limit`; says nothing about text that is not JSON.
-fn deeper_than(limit: usize, text: &[u8]) -> bool {
-    // Most documents do not even have that many. `[` and `{` differ by 0x20 alone, and sums of bytes are added many at
-    // once; pieces of 255 cannot overflow them.
-    let openings = |piece: &[u8]| {
-        piece
-            .iter()
-            .fold(0_u8, |sum, byte| sum + u8::from(*byte | 0x20 == b'{'))
-    };
-    if text
-        .chunks(255)
-        .map(|piece| usize::from(openings(piece)))
-        .sum::<usize>()
-        <= limit
-    {
-        return false;
-    }
-    let mut depth = 0_usize;
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => {
-                // To the closing quote, past escaped ones.
-                loop {
-                    let rest = bytes.as_slice();
-                    let Some(at) = memchr::memchr2(b'"', b'\\', rest) else {
-                        return false;
-                    };
-                    let escape = rest.get(at) == Some(&b'\\');
-                    bytes = rest
-                        .get(at + 1 + usize::from(escape)..)
-                        .unwrap_or_default()
-                        .iter();
-                    if !escape {
-                        break;
-                    }
-                }
-            }
-            _ => {}
-        }
-        if depth > limit {
-            return true;
-        }
-    }
-    false
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 pub mod explain;
 pub mod identify;
+mod json;
 pub mod preset;
 mod preset_file;
 pub mod sample;

@@ -355,7 +355,7 @@ mod tests {
         let room = Arc::new(Room::default());
         let mut held = room.share();
         held.hold(100, ceiling(100)).await.unwrap();
-        let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let (done, mut order) = tokio::sync::mpsc::channel(3);
         for (name, standing) in [
             ("unknown", Standing::Unknown),
             ("spent", Standing::Spent),
@@ -365,7 +365,7 @@ mod tests {
             tokio::spawn(async move {
                 let waits = share.hold(60, Ceiling { all: 100, standing });
                 waits.await.unwrap();
-                done.send(name).unwrap();
+                done.send(name).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(10)).await;
             });
             tokio::task::yield_now().await;
