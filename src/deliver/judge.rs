@@ -79,7 +79,7 @@ fn failed(status: Option<u16>, what: &str, asked: Option<Duration>, at: Circumst
             }
         }
         None => Outcome::Retry {
-            wait: schedule::wait(at.plan, at.attempts, asked, at.draw),
+            wait: at.plan.wait(at.attempts, asked, at.draw),
             status,
             error: short(what, ERROR_BYTES_MAX).into(),
         },

@@ -86,6 +86,14 @@ impl Default for RetryPlan {
     }
 }
 
+impl RetryPlan {
+    /// The wait after failed attempt number `attempts` (from 1): drawn by `draw` in `0.0..1.0`, or what the app asked
+    /// for if that is longer; at most `wait_max`.
+    pub fn wait(&self, attempts: u32, asked: Option<Duration>, draw: f64) -> Duration {
+        schedule::wait(self, attempts, asked, draw)
+    }
+}
+
 /// Delivers what the inbox holds, on the runtime it was started on.
 ///
 /// Dropping it ends the claiming and lets attempts under way end unobserved; [`Deliverer::drained`] waits for them.

@@ -49,7 +49,7 @@ struct Walker<'t> {
 
 impl<'t> Walker<'t> {
     /// The next byte that is not blank; it is read.
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<u8> {
         loop {
             let byte = *self.bytes.get(self.at)?;
@@ -60,7 +60,7 @@ impl<'t> Walker<'t> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn expect(&mut self, byte: u8) -> Option<()> {
         (self.next()? == byte).then_some(())
     }
@@ -171,7 +171,7 @@ impl<'t> Walker<'t> {
     }
 
     /// A key whose first byte was read, its colon, and the first byte of its value.
-    #[inline]
+    #[inline(always)]
     fn key(&mut self, first: u8) -> Option<u8> {
         if first != b'"' {
             return None;
@@ -182,18 +182,24 @@ impl<'t> Walker<'t> {
     }
 
     /// A string whose first quote was read, with its last one; whether there is an escape in it.
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Option<bool> {
         let mut escaped = false;
         loop {
-            while let Some(eight) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
-                let special = special(u64::from_le_bytes(*eight));
-                self.at += (special.trailing_zeros() / 8) as usize;
-                if special != 0 {
-                    break;
+            let byte = match self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+                Some(eight) => {
+                    let eight = u64::from_le_bytes(*eight);
+                    let special = special(eight);
+                    if special == 0 {
+                        self.at += 8;
+                        continue;
+                    }
+                    let plain = special.trailing_zeros() / 8;
+                    self.at += plain as usize;
+                    eight.to_le_bytes().get(plain as usize).copied()?
                 }
-            }
-            let byte = *self.bytes.get(self.at)?;
+                None => *self.bytes.get(self.at)?,
+            };
             self.at += 1;
             match byte {
                 b'"' => return Some(escaped),
@@ -223,6 +229,7 @@ impl<'t> Walker<'t> {
     }
 
     /// The rest of a word.
+    #[inline(always)]
     fn word(&mut self, rest: &[u8]) -> Option<()> {
         let found = self.bytes.get(self.at..self.at + rest.len())?;
         self.at += rest.len();
@@ -230,6 +237,7 @@ impl<'t> Walker<'t> {
     }
 
     /// A number whose first byte was read.
+    #[inline(always)]
     fn number(&mut self, first: u8) -> Option<()> {
         let first = match first {
             b'-' => {
@@ -257,6 +265,7 @@ impl<'t> Walker<'t> {
         Some(())
     }
 
+    #[inline(always)]
     fn digits(&mut self) {
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
             self.at += 1;
