@@ -5,7 +5,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 declare -A packages=(
     [cc]="gcc libc6-dev" [make]=make [cmake]=cmake
-    [mkfs.ext4]=e2fsprogs [mkfs.xfs]=xfsprogs
+    [mkfs.ext4]=e2fsprogs [mkfs.xfs]=xfsprogs [valgrind]=valgrind
 )
 missing=()
 wanted=()

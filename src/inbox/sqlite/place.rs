@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock, statvfs};
@@ -72,6 +72,12 @@ pub(super) fn prepare_db(folder: &Path, lock: &mut Lock) -> Result<PathBuf, Open
                 reason: format!("{DB_FILE} is empty, and was not"),
             });
         }
+        Ok(_) if wants_newer_sqlite(&path).map_err(io)? => {
+            return Err(OpenError::Damaged {
+                path: folder.to_owned(),
+                reason: format!("the header of {DB_FILE} says that only a newer SQLite may write to it"),
+            });
+        }
         // Moved away: from here on it counts as never made.
         Err(error) if error.kind() == io::ErrorKind::NotFound && lock.made => {
             lock.write(false).map_err(io)?;
@@ -98,6 +104,19 @@ pub(super) fn prepare_db(folder: &Path, lock: &mut Lock) -> Result<PathBuf, Open
         }
     }
     Ok(path)
+}
+
+/// Whether SQLite would take the database for one that it may only read: by its "file format write version", see
+/// <https://sqlite.org/fileformat2.html#file_format_version_numbers>.
+fn wants_newer_sqlite(db: &Path) -> io::Result<bool> {
+    const WRITE_VERSION_AT: u64 = 18;
+    const KNOWN: u8 = 2;
+    let mut version = [0];
+    match File::open(db)?.read_at(&mut version, WRITE_VERSION_AT) {
+        Ok(1) => Ok(version[0] > KNOWN),
+        Ok(_) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the folder's entries durable.

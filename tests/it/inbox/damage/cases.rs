@@ -303,3 +303,23 @@ async fn an_event_that_damage_left_without_an_open_delivery_is_dead_and_said() {
         assert_eq!(open, 1, "{change}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_asks_for_a_newer_sqlite_is_refused() {
+    use std::os::unix::fs::FileExt;
+    let rig = Rig::new();
+    rig.inbox.close().await;
+    for version in [3, 0x82] {
+        let db = std::fs::OpenOptions::new()
+            .write(true)
+            .open(rig.settings.path.join("inbox.db"))
+            .unwrap();
+        db.write_all_at(&[version], 18).unwrap();
+        drop(db);
+        let refused = open(&rig.settings, rig.clock.clone(), Telemetry::new());
+        assert!(
+            matches!(refused, Err(OpenError::Damaged { .. })),
+            "{version}: {refused:?}"
+        );
+    }
+}

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fastrand::Rng;
 use tokio::runtime::Runtime;
 
 use super::super::*;
 use super::sample::{Sample, scratch, seen};
-use crate::support::proved;
+use crate::support::{proved, rounds};
 
 /// A page of the database.
 pub(super) const PAGE: usize = 4096;
@@ -442,8 +443,16 @@ fn dead_of(inbox: &SqliteInbox) -> u64 {
     inbox.counts().targets.iter().map(|(_, counts)| counts.dead).sum()
 }
 
-/// Trials at once: each waits most of its time for what must not come.
-const STANDS: usize = 8;
+/// Ends all trials once one of them has failed.
+struct Watch<'a>(&'a AtomicBool);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Damages stores, each a copy of one sample.
 pub(super) struct Bench {
@@ -491,10 +500,15 @@ impl Bench {
         judge: impl Fn(&Damage, &Silent) + Sync,
     ) {
         let damages = Mutex::new(damages);
-        let next = || damages.lock().unwrap().next();
+        let failed = AtomicBool::new(false);
+        let next = || {
+            let next = damages.lock().unwrap().next();
+            next.filter(|_| !failed.load(Ordering::Relaxed))
+        };
         let stand = || {
             let mut tally = Tally::default();
             let folder = scratch();
+            let watch = Watch(&failed);
             while let Some(damage) = next() {
                 let mut files = self.sample.files.clone();
                 if in_log {
@@ -514,10 +528,12 @@ impl Bench {
                 };
                 judge(&damage, &self.runtime.block_on(trial.run()));
             }
+            drop(watch);
             tally
         };
         let tallies: Vec<Tally> = std::thread::scope(|scope| {
-            let stands: Vec<_> = (0..STANDS).map(|_| scope.spawn(stand)).collect();
+            // Each waits most of its time for what must not come.
+            let stands: Vec<_> = (0..rounds(8, 24)).map(|_| scope.spawn(stand)).collect();
             stands
                 .into_iter()
                 .map(|stand| stand.join().unwrap_or_else(|panic| resume_unwind(panic)))
