@@ -131,7 +131,7 @@ impl<'t> Walker<'t> {
                     }
                     depth += 1;
                     let is_object = first == b'{';
-                    objects = objects << 1 | u128::from(is_object);
+                    objects = (objects << 1) + u128::from(is_object);
                     let next = self.next()?;
                     // `}` and `]` follow their openings at the same distance.
                     if next == first + 2 {
