@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 use super::lane::{Corrupt, Found, Fresh, Look, Row};
 use super::names::Wants;
 use super::schema::{flag, status};
-use super::seal::{Head, blob, is_unreadable};
+use super::seal::{Head, blob, is_done, is_unreadable};
 use super::state::Shared;
 use crate::event::{
     Event, EventKey, KeptEvent, KeyKind, ProviderName, RouteName, SecretName, Seq, Timestamp,
@@ -316,13 +316,16 @@ fn scan(
 /// Whether no upstream of a set has an event left to take. An open event has one, or it was damaged: a member of its set is
 /// gone, or it has the number of another set. Nobody else would ever meet it.
 fn all_done(conn: &Connection, seq: i64, set: i64, members: usize) -> rusqlite::Result<bool> {
-    let done: i64 = conn
-        .prepare_cached(
-            "SELECT count(*) FROM delivery d JOIN upstream_set s ON s.id = ?2 AND s.upstream = d.upstream
-             WHERE d.seq = ?1 AND d.status <> 0",
-        )?
-        .query_row((seq, set), |row| row.get(0))?;
-    Ok(done >= i64::try_from(members).unwrap_or(i64::MAX))
+    let mut rows = conn.prepare_cached(
+        "SELECT d.upstream, CAST(d.status AS INTEGER), CAST(d.due AS INTEGER) FROM upstream_set s
+         JOIN delivery d ON d.seq = ?1 AND d.upstream = s.upstream WHERE s.id = ?2",
+    )?;
+    let mut rows = rows.query((seq, set))?;
+    let mut done = 0;
+    while let Some(row) = rows.next()? {
+        done += usize::from(is_done(seq, row.get(0)?, row.get(1)?, row.get(2)?));
+    }
+    Ok(done >= members)
 }
 
 /// An open event of a set that a lane is a member of.
@@ -351,19 +354,22 @@ pub(super) fn open_events(
     let mut bound = i64::MAX;
     for (set, members) in sets {
         let mut open = conn.prepare_cached(
-            "SELECT seq, (SELECT CASE d.status WHEN 0 THEN 0 WHEN 2 THEN 2 ELSE 1 END
-                          FROM delivery d WHERE d.seq = e.seq AND d.upstream = ?1)
-             FROM event e INDEXED BY event_open WHERE state = 0 AND wants = ?2 AND seq >= ?3 ORDER BY seq LIMIT ?4",
+            "SELECT e.seq, CAST(d.status AS INTEGER), CAST(d.due AS INTEGER)
+             FROM event e INDEXED BY event_open LEFT JOIN delivery d ON d.seq = e.seq AND d.upstream = ?1
+             WHERE e.state = 0 AND e.wants = ?2 AND e.seq >= ?3 ORDER BY e.seq LIMIT ?4",
         )?;
         let mut rows = open.query((lane, set, from, i64::try_from(limit).unwrap_or(i64::MAX)))?;
         let (mut count, mut last) = (0, from);
         while let Some(row) = rows.next()? {
             last = row.get(0)?;
+            let found: Option<i64> = row.get(1)?;
+            let due = row.get::<_, Option<i64>>(2)?.unwrap_or_default();
             met.push(Open {
                 seq: last,
                 set: *set,
                 members: *members,
-                row: row.get(1)?,
+                // Of one that is not believed nothing is known.
+                row: found.filter(|found| *found == status::PENDING || is_done(last, lane, *found, due)),
             });
             count += 1;
         }

@@ -6,7 +6,7 @@ use rusqlite::OptionalExtension;
 
 use super::conflict;
 use super::schema::{state, status};
-use super::seal::readable;
+use super::seal::{self, readable};
 use super::state::Replay;
 use super::transaction::{Transaction, TxError};
 use crate::inbox::{Selection, Status};
@@ -188,10 +188,16 @@ fn keep_delivered(
     for lane in lanes {
         tx.conn
             .prepare_cached(
-                "INSERT INTO delivery (seq, upstream, status, attempts, due, age_from) VALUES (?1, ?2, ?3, 1, 0, ?4)
+                "INSERT INTO delivery (seq, upstream, status, attempts, due, age_from) VALUES (?1, ?2, ?3, 1, ?4, ?5)
                  ON CONFLICT DO NOTHING",
             )?
-            .execute((head.seq, lane.id, status::DELIVERED, head.received_at))?;
+            .execute((
+                head.seq,
+                lane.id,
+                status::DELIVERED,
+                seal::done(head.seq, lane.id, status::DELIVERED),
+                head.received_at,
+            ))?;
     }
     Ok(())
 }

@@ -50,7 +50,8 @@ pub(in crate::inbox) mod flag {
 }
 
 /// Times are milliseconds since the epoch. `received_at`, `keep_until` and `last_at` are wall time, the others steady time
-/// (see `jumps`): wall time at the start of the process that wrote them plus monotonic time since.
+/// (see `jumps`): wall time at the start of the process that wrote them plus monotonic time since. `due` of a delivery that
+/// is done with is its seal.
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE route (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;

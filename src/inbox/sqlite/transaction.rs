@@ -12,6 +12,7 @@ use super::lane::Lane;
 use super::names::{Route, Wants};
 use super::open::DAMAGED_ADVICE;
 use super::schema::{self, state, status};
+use super::seal;
 use super::state::{Parking, Settle, Shared};
 use crate::event::{KeptEvent, RouteName, Timestamp, UpstreamName};
 use crate::inbox::Outcome;
@@ -259,7 +260,7 @@ impl<'a> Transaction<'a> {
                     settle.lane.id,
                     to,
                     settle.attempts,
-                    due.unwrap_or(0),
+                    due.unwrap_or_else(|| seal::done(settle.seq, settle.lane.id, to)),
                     // Received by a clock that has jumped since: as old as the jump, and never from the future.
                     settle.received_at.max(self.shared.jumps.last()).min(self.steady_now),
                     self.now.0,
@@ -289,13 +290,19 @@ impl<'a> Transaction<'a> {
         let any_dead = if settle.members == 1 {
             to == status::DEAD
         } else {
-            let (done, dead): (i64, i64) = self
-                .conn
-                .prepare_cached(
-                    "SELECT count(*), coalesce(sum(status = 2), 0) FROM delivery WHERE seq = ?1 AND status <> 0",
-                )?
-                .query_row([settle.seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            if done < i64::try_from(settle.members).unwrap_or(i64::MAX) {
+            let mut rows = self.conn.prepare_cached(
+                "SELECT upstream, CAST(status AS INTEGER), CAST(due AS INTEGER) FROM delivery WHERE seq = ?1",
+            )?;
+            let mut rows = rows.query([settle.seq])?;
+            let (mut done, mut dead) = (0, 0);
+            while let Some(row) = rows.next()? {
+                let found: i64 = row.get(1)?;
+                if seal::is_done(settle.seq, row.get(0)?, found, row.get(2)?) {
+                    done += 1;
+                    dead += usize::from(found == status::DEAD);
+                }
+            }
+            if done < settle.members {
                 return Ok(());
             }
             dead > 0

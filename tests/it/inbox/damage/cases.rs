@@ -323,3 +323,38 @@ async fn a_header_that_asks_for_a_newer_sqlite_is_refused() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_damage_gave_to_another_event_does_not_count_for_it() {
+    let rig = Rig::new();
+    let both = |id: &str| NewEvent {
+        upstreams: Arc::from([UpstreamName::new("app"), UpstreamName::new("audit")]),
+        ..rig.event(id, id)
+    };
+    let (first, second) = (both("evt_1"), both("evt_2"));
+    let third = both("evt_3");
+    rig.inbox.accept(first).await.unwrap();
+    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    rig.inbox.accept(second).await.unwrap();
+    rig.inbox.close().await;
+    let bodies =
+        |jobs: &[Job]| -> Vec<Vec<u8>> { jobs.iter().map(|job| job.event.event.body.to_vec()).collect() };
+    // Of an event that is there: both are sent, the first one once more.
+    let moved = "UPDATE delivery SET seq = seq + 1";
+    assert_eq!(rig.sql().execute(moved, []).unwrap(), 1);
+    let rig = rig.reopen();
+    let jobs = claim_exactly(&*rig.inbox, &app(), 2).await;
+    assert_eq!(bodies(&jobs), [b"evt_1", b"evt_2"]);
+    rig.inbox.close().await;
+    // Of one that is yet to come: it stays open until its own app has it.
+    assert_eq!(rig.sql().execute(moved, []).unwrap(), 1);
+    let rig = rig.reopen();
+    rig.inbox.accept(third).await.unwrap();
+    for job in claim_exactly(&*rig.inbox, &target("audit"), 3).await {
+        delivered(&*rig.inbox, &job);
+    }
+    rig.inbox.close().await;
+    let rig = rig.reopen();
+    let jobs = claim_exactly(&*rig.inbox, &app(), 3).await;
+    assert_eq!(bodies(&jobs), [b"evt_1", b"evt_2", b"evt_3"]);
+}
