@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use super::support::{
     App, Connection, Gateway, Launch, PATIENCE, Reply, Response, hmac_hex, proved, quantiv_config, rounds,
+    wait_for,
 };
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 /// "Until further notice", for the shim.
 const FOR_EVER: u32 = 1_000_000;
+/// The id of an event that the app wants never.
+const GONE: &str = "evt_gone";
 
 struct Rig {
     gateway: Gateway,
@@ -23,7 +26,7 @@ struct Rig {
     faults: PathBuf,
     acked: BTreeSet<String>,
     next: usize,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Rig {
@@ -31,7 +34,10 @@ impl Rig {
         // Beside the build, not in /tmp, which may be a tmpfs.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let faults = folder.path().join("faults");
-        let app = App::with(|_| Reply::Status(200));
+        let app = App::with(|request| match request.header("Hooklatch-Event-Id") {
+            Some(GONE) => Reply::Status(410),
+            _ => Reply::Status(200),
+        });
         let config = quantiv_config(&folder.path().join("store"), app.address());
         let gateway = Launch::new(&config)
             .env("LD_PRELOAD", shim(folder.path()))
@@ -43,7 +49,7 @@ impl Rig {
             faults,
             acked: BTreeSet::new(),
             next: 0,
-            _folder: folder,
+            folder,
         };
         for _ in 0..3 {
             assert_eq!(rig.send().map(|answer| answer.status), Some(200));
@@ -71,7 +77,11 @@ impl Rig {
     }
 
     fn send_as(&self, id: &str) -> Option<Response> {
-        let body = format!(r#"{{"id":"{id}","event":"order.paid"}}"#);
+        self.send_typed(id, "order.paid")
+    }
+
+    fn send_typed(&self, id: &str, event_type: &str) -> Option<Response> {
+        let body = format!(r#"{{"id":"{id}","event":"{event_type}"}}"#);
         let signature = hmac_hex(b"secret", body.as_bytes());
         let mut connection = Connection::open(self.gateway.listen()).ok()?;
         connection
@@ -211,6 +221,38 @@ fn a_full_disk_refuses_what_is_new_knows_what_it_has_and_recovers_by_itself() {
         "no space from the N-th write on",
         format!("N from 1 to {many}: {acked} acknowledged, 0 lost, each time it went on by itself"),
     );
+}
+
+#[test]
+fn on_a_full_disk_a_repeat_is_refused_where_something_of_it_must_be_written() {
+    let mut rig = Rig::start();
+    rig.all_arrive();
+    assert_eq!(rig.send_as(GONE).map(|answer| answer.status), Some(200));
+    let sql = rusqlite::Connection::open(rig.folder.path().join("store/inbox.db")).unwrap();
+    let dead = || -> i64 {
+        sql.query_row("SELECT count(*) FROM delivery WHERE status = 2", [], |row| {
+            row.get(0)
+        })
+        .unwrap()
+    };
+    wait_for(PATIENCE, || (dead() == 1).then_some(())).expect("a dead letter");
+    rig.fail("write", ENOSPC, 1, FOR_EVER);
+    while rig.send().expect("it goes on").status == 200 {}
+    let status = |answer: Option<Response>| answer.map(|answer| answer.status);
+    for _ in 0..2 {
+        assert_eq!(status(rig.send_as("evt_1")), Some(200), "all of it is kept");
+        assert_eq!(
+            status(rig.send_typed("evt_1", "order.void")),
+            Some(503),
+            "another body"
+        );
+        assert_eq!(status(rig.send_as(GONE)), Some(503), "a dead one lives again");
+    }
+    std::fs::remove_file(&rig.faults).unwrap();
+    for (id, event_type) in [(GONE, "order.paid"), ("evt_1", "order.void")] {
+        let recovered = || (status(rig.send_typed(id, event_type)) == Some(200)).then_some(());
+        wait_for(PATIENCE, recovered).expect("it recovers");
+    }
 }
 
 #[test]
