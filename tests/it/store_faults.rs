@@ -19,6 +19,9 @@ const ENOSPC: i32 = 28;
 const FOR_EVER: u32 = 1_000_000;
 /// The id of an event that the app wants never.
 const GONE: &str = "evt_gone";
+/// Of events that it does not want yet.
+const LATE: &str = "evt_late";
+const DAMAGED: &str = "evt_damaged";
 
 struct Rig {
     gateway: Gateway,
@@ -36,6 +39,7 @@ impl Rig {
         let faults = folder.path().join("faults");
         let app = App::with(|request| match request.header("Hooklatch-Event-Id") {
             Some(GONE) => Reply::Status(410),
+            Some(LATE | DAMAGED) => Reply::Status(500),
             _ => Reply::Status(200),
         });
         let config = quantiv_config(&folder.path().join("store"), app.address());
@@ -227,7 +231,9 @@ fn a_full_disk_refuses_what_is_new_knows_what_it_has_and_recovers_by_itself() {
 fn on_a_full_disk_a_repeat_is_refused_where_something_of_it_must_be_written() {
     let mut rig = Rig::start();
     rig.all_arrive();
-    assert_eq!(rig.send_as(GONE).map(|answer| answer.status), Some(200));
+    for id in [GONE, LATE, DAMAGED] {
+        assert_eq!(rig.send_as(id).map(|answer| answer.status), Some(200), "{id}");
+    }
     let sql = rusqlite::Connection::open(rig.folder.path().join("store/inbox.db")).unwrap();
     let dead = || -> i64 {
         sql.query_row("SELECT count(*) FROM delivery WHERE status = 2", [], |row| {
@@ -236,6 +242,8 @@ fn on_a_full_disk_a_repeat_is_refused_where_something_of_it_must_be_written() {
         .unwrap()
     };
     wait_for(PATIENCE, || (dead() == 1).then_some(())).expect("a dead letter");
+    let damage = "UPDATE payload SET body = x'00' WHERE seq = (SELECT seq FROM event WHERE event_id = ?1)";
+    assert_eq!(sql.execute(damage, [DAMAGED]).unwrap(), 1);
     rig.fail("write", ENOSPC, 1, FOR_EVER);
     while rig.send().expect("it goes on").status == 200 {}
     let status = |answer: Option<Response>| answer.map(|answer| answer.status);
@@ -247,6 +255,8 @@ fn on_a_full_disk_a_repeat_is_refused_where_something_of_it_must_be_written() {
             "another body"
         );
         assert_eq!(status(rig.send_as(GONE)), Some(503), "a dead one lives again");
+        assert_eq!(status(rig.send_as(LATE)), Some(200), "a pending one is kept");
+        assert_eq!(status(rig.send_as(DAMAGED)), Some(503), "it takes its place");
     }
     std::fs::remove_file(&rig.faults).unwrap();
     for (id, event_type) in [(GONE, "order.paid"), ("evt_1", "order.void")] {
