@@ -755,6 +755,11 @@ async fn retention_takes_settled_events_after_their_time_and_window() {
         .query_row("SELECT count(*) FROM payload", [], |r| r.get(0))
         .unwrap();
     assert_eq!(bodies, 2, "the body of the one that is only remembered is gone");
+    let keys: i64 = rig
+        .sql()
+        .query_row("SELECT count(*) FROM dedup", [], |r| r.get(0))
+        .unwrap();
+    assert_eq!(keys, 3, "its key went with the short one");
     assert!(matches!(
         rig.accept("evt_long", "x").await,
         Accepted::Duplicate { .. }
