@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Rows};
 
 use super::lane::{Corrupt, Found, Fresh, Look, Row};
 use super::names::Wants;
@@ -320,12 +320,21 @@ fn all_done(conn: &Connection, seq: i64, set: i64, members: usize) -> rusqlite::
         "SELECT d.upstream, CAST(d.status AS INTEGER), CAST(d.due AS INTEGER) FROM upstream_set s
          JOIN delivery d ON d.seq = ?1 AND d.upstream = s.upstream WHERE s.id = ?2",
     )?;
-    let mut rows = rows.query((seq, set))?;
-    let mut done = 0;
-    while let Some(row) = rows.next()? {
-        done += usize::from(is_done(seq, row.get(0)?, row.get(1)?, row.get(2)?));
-    }
+    let (done, _) = count_done(rows.query((seq, set))?, seq)?;
     Ok(done >= members)
+}
+
+/// How many deliveries of an event are done with, and how many of those are dead, by rows of upstream, status and `due`.
+pub(super) fn count_done(mut rows: Rows<'_>, seq: i64) -> rusqlite::Result<(usize, usize)> {
+    let (mut done, mut dead) = (0, 0);
+    while let Some(row) = rows.next()? {
+        let found = row.get(1)?;
+        if is_done(seq, row.get(0)?, found, row.get(2)?) {
+            done += 1;
+            dead += usize::from(found == status::DEAD);
+        }
+    }
+    Ok((done, dead))
 }
 
 /// An open event of a set that a lane is a member of.

@@ -9,6 +9,7 @@ use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
 use rusqlite::{Connection, ErrorCode};
 
 use super::lane::Lane;
+use super::load::count_done;
 use super::names::{Route, Wants};
 use super::open::DAMAGED_ADVICE;
 use super::schema::{self, state, status};
@@ -293,15 +294,7 @@ impl<'a> Transaction<'a> {
             let mut rows = self.conn.prepare_cached(
                 "SELECT upstream, CAST(status AS INTEGER), CAST(due AS INTEGER) FROM delivery WHERE seq = ?1",
             )?;
-            let mut rows = rows.query([settle.seq])?;
-            let (mut done, mut dead) = (0, 0);
-            while let Some(row) = rows.next()? {
-                let found: i64 = row.get(1)?;
-                if seal::is_done(settle.seq, row.get(0)?, found, row.get(2)?) {
-                    done += 1;
-                    dead += usize::from(found == status::DEAD);
-                }
-            }
+            let (done, dead) = count_done(rows.query([settle.seq])?, settle.seq)?;
             if done < settle.members {
                 return Ok(());
             }

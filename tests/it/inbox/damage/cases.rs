@@ -12,6 +12,23 @@ async fn corrupt(rig: &Rig, name: &str) -> String {
     .unwrap()
 }
 
+/// An event that app and audit want.
+fn for_both(rig: &Rig, id: &str, body: &str) -> NewEvent {
+    NewEvent {
+        upstreams: Arc::from([UpstreamName::new("app"), UpstreamName::new("audit")]),
+        ..rig.event(id, body)
+    }
+}
+
+/// The store of a rig that was closed is not opened.
+fn refused_as_damaged(rig: &Rig, what: &str) {
+    let refused = open(&rig.settings, rig.clock.clone(), Telemetry::new());
+    assert!(
+        matches!(refused, Err(OpenError::Damaged { .. })),
+        "{what}: {refused:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_altered_in_any_column_is_dead_and_never_sent() {
     for change in [
@@ -150,11 +167,7 @@ async fn an_identity_that_changed_is_refused() {
         rig.sql()
             .execute("UPDATE meta SET value = zeroblob(16) WHERE name = ?1", [name])
             .unwrap();
-        let refused = open(&rig.settings, rig.clock.clone(), Telemetry::new());
-        assert!(
-            matches!(refused, Err(OpenError::Damaged { .. })),
-            "{name}: {refused:?}"
-        );
+        refused_as_damaged(&rig, name);
     }
 }
 
@@ -167,8 +180,7 @@ async fn an_emptied_database_is_refused_and_one_that_was_moved_away_is_made_anew
     let kept = std::fs::read(&db).unwrap();
     std::fs::write(&db, "").unwrap();
     for _ in 0..2 {
-        let refused = open(&rig.settings, rig.clock.clone(), Telemetry::new());
-        assert!(matches!(refused, Err(OpenError::Damaged { .. })), "{refused:?}");
+        refused_as_damaged(&rig, "emptied");
     }
     std::fs::write(&db, kept).unwrap();
     let rig = rig.reopen();
@@ -278,11 +290,7 @@ async fn an_event_that_damage_left_without_an_open_delivery_is_dead_and_said() {
         ),
     ] {
         let rig = Rig::new();
-        let both = NewEvent {
-            upstreams: Arc::from([UpstreamName::new("app"), UpstreamName::new("audit")]),
-            ..rig.event("evt_1", "x")
-        };
-        rig.inbox.accept(both).await.unwrap();
+        rig.inbox.accept(for_both(&rig, "evt_1", "x")).await.unwrap();
         delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
         rig.accept("evt_2", "y").await;
         rig.inbox.close().await;
@@ -316,26 +324,16 @@ async fn a_header_that_asks_for_a_newer_sqlite_is_refused() {
             .unwrap();
         db.write_all_at(&[version], 18).unwrap();
         drop(db);
-        let refused = open(&rig.settings, rig.clock.clone(), Telemetry::new());
-        assert!(
-            matches!(refused, Err(OpenError::Damaged { .. })),
-            "{version}: {refused:?}"
-        );
+        refused_as_damaged(&rig, &version.to_string());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_damage_gave_to_another_event_does_not_count_for_it() {
     let rig = Rig::new();
-    let both = |id: &str| NewEvent {
-        upstreams: Arc::from([UpstreamName::new("app"), UpstreamName::new("audit")]),
-        ..rig.event(id, id)
-    };
-    let (first, second) = (both("evt_1"), both("evt_2"));
-    let third = both("evt_3");
-    rig.inbox.accept(first).await.unwrap();
+    rig.inbox.accept(for_both(&rig, "evt_1", "evt_1")).await.unwrap();
     delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
-    rig.inbox.accept(second).await.unwrap();
+    rig.inbox.accept(for_both(&rig, "evt_2", "evt_2")).await.unwrap();
     rig.inbox.close().await;
     let bodies =
         |jobs: &[Job]| -> Vec<Vec<u8>> { jobs.iter().map(|job| job.event.event.body.to_vec()).collect() };
@@ -349,7 +347,7 @@ async fn a_delivery_that_damage_gave_to_another_event_does_not_count_for_it() {
     // Of one that is yet to come: it stays open until its own app has it.
     assert_eq!(rig.sql().execute(moved, []).unwrap(), 1);
     let rig = rig.reopen();
-    rig.inbox.accept(third).await.unwrap();
+    rig.inbox.accept(for_both(&rig, "evt_3", "evt_3")).await.unwrap();
     for job in claim_exactly(&*rig.inbox, &target("audit"), 3).await {
         delivered(&*rig.inbox, &job);
     }
