@@ -9,7 +9,8 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
 
 use super::sqlite::{
-    DB_FILE, FORMAT, Head, blob, delivery_status, event_state, flag, open_reader, readable, seal_of_names,
+    Bodies, DB_FILE, FORMAT, Head, Place, blob, delivery_status, event_state, flag, open_reader, readable,
+    seal_of_names, unreadable_file,
 };
 use super::{Selection, Status};
 use crate::event::{Seq, Timestamp};
@@ -65,7 +66,10 @@ impl From<rusqlite::Error> for ReaderError {
 
 /// Reads a store; statements are short, so that the log can be copied between them.
 #[derive(Debug)]
-pub struct Reader(pub(super) Connection);
+pub struct Reader {
+    pub(super) conn: Connection,
+    pub(super) bodies: Bodies,
+}
 
 /// One event of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,7 +197,10 @@ impl Reader {
             row.get(0)
         })?;
         match found {
-            FORMAT => Ok(Self(conn)),
+            FORMAT => Ok(Self {
+                conn,
+                bodies: Bodies::new(path),
+            }),
             found if found > FORMAT => Err(ReaderError::NewerFormat { found, known: FORMAT }),
             found => Err(ReaderError::OlderFormat { found, known: FORMAT }),
         }
@@ -251,7 +258,7 @@ impl Reader {
         values.push(Value::Integer(
             i64::try_from(limit.min(LIST_MAX)).unwrap_or(i64::MAX),
         ));
-        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut statement = self.conn.prepare_cached(&sql)?;
         let lines = statement.query_map(rusqlite::params_from_iter(values), line)?;
         Ok(lines.collect::<Result<_, _>>()?)
     }
@@ -262,13 +269,26 @@ impl Reader {
     /// Whatever SQLite says.
     pub fn event(&self, seq: Seq) -> Result<Option<EventDetail>, ReaderError> {
         let sql = format!(
-            "SELECT {LINE}, e.method, e.path_rest, e.query, e.host, e.client, e.secret, p.headers, p.body, e.wants
+            "SELECT {LINE}, e.method, e.path_rest, e.query, e.host, e.client, e.secret, p.headers, p.body, e.wants,
+               e.segment, e.offset, e.head_bytes, e.body_bytes
              FROM event e JOIN route r ON r.id = e.route LEFT JOIN payload p ON p.seq = e.seq WHERE e.seq = ?1"
         );
         let found = self
-            .0
+            .conn
             .prepare_cached(&sql)?
             .query_row([seq.0], |row| {
+                let (headers, body) = match Place::read(row, 22)? {
+                    Some((place, body_bytes)) => {
+                        let found = self.bodies.read(place, body_bytes).map_err(unreadable_file)?;
+                        found.map_or((None, None), |(headers, body)| {
+                            (Some(headers.to_vec()), Some(body.to_vec()))
+                        })
+                    }
+                    None => (
+                        blob(row, 19)?.map(<[u8]>::to_vec),
+                        blob(row, 20)?.map(<[u8]>::to_vec),
+                    ),
+                };
                 let detail = EventDetail {
                     line: line(row)?,
                     method: text(row, 13)?.unwrap_or_default(),
@@ -277,8 +297,8 @@ impl Reader {
                     host: text(row, 16)?.unwrap_or_default(),
                     client: text(row, 17)?.unwrap_or_default(),
                     secret: text(row, 18)?,
-                    headers: blob(row, 19)?.map(<[u8]>::to_vec),
-                    body: blob(row, 20)?.map(<[u8]>::to_vec),
+                    headers,
+                    body,
                     corrupt: false,
                     deliveries: Vec::new(),
                     conflicting: Vec::new(),
@@ -294,7 +314,7 @@ impl Reader {
         }
         detail.deliveries = self.deliveries(seq, set, detail.line.status)?;
         detail.conflicting = self
-            .0
+            .conn
             .prepare_cached("SELECT n, received_at, body FROM conflict WHERE seq = ?1 ORDER BY n")?
             .query_map([seq.0], |row| {
                 Ok(ConflictLine {
@@ -316,8 +336,8 @@ impl Reader {
         body: &[u8],
     ) -> Result<bool, ReaderError> {
         let sql = format!("SELECT {} FROM event e WHERE e.seq = ?1", Head::COLUMNS);
-        let head = self.0.prepare_cached(&sql)?.query_row([seq.0], Head::read);
-        let mut upstreams = self.0.prepare_cached(
+        let head = self.conn.prepare_cached(&sql)?.query_row([seq.0], Head::read);
+        let mut upstreams = self.conn.prepare_cached(
             "SELECT u.name FROM upstream_set s JOIN upstream u ON u.id = s.upstream WHERE s.id = ?1 ORDER BY u.id",
         )?;
         let names: Vec<String> = upstreams
@@ -328,7 +348,7 @@ impl Reader {
     }
 
     fn deliveries(&self, seq: Seq, set: i64, event: Status) -> Result<Vec<DeliveryLine>, ReaderError> {
-        let mut select = self.0.prepare_cached(
+        let mut select = self.conn.prepare_cached(
             "SELECT u.name, u.parked_since IS NOT NULL, d.status, coalesce(d.attempts, 0), d.last_status, d.last_error,
                     d.last_at, d.due
              FROM upstream_set s JOIN upstream u ON u.id = s.upstream
@@ -365,7 +385,7 @@ impl Reader {
     /// Whatever SQLite says.
     pub fn counts(&self) -> Result<EventCounts, ReaderError> {
         let count = |sql: &str| -> rusqlite::Result<u64> {
-            let count: i64 = self.0.query_row(sql, [], |row| row.get(0))?;
+            let count: i64 = self.conn.query_row(sql, [], |row| row.get(0))?;
             Ok(count.max(0).cast_unsigned())
         };
         Ok(EventCounts {

@@ -61,14 +61,27 @@ impl Store {
         self.sql().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
+    /// The body of an event, in the database or, from format 3 on, in a file.
+    fn body(&self, sql: &Connection, seq: i64) -> Vec<u8> {
+        let payload = sql.query_row("SELECT body FROM payload WHERE seq = ?1", [seq], |row| row.get(0));
+        payload.unwrap_or_else(|_| {
+            let place = "SELECT segment, offset + head_bytes, body_bytes FROM event WHERE seq = ?1";
+            let (segment, from, length): (i64, i64, i64) = sql
+                .query_row(place, [seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .unwrap();
+            let file = std::fs::read(self.path().join(format!("bodies-{segment:010}"))).unwrap();
+            file[usize::try_from(from).unwrap()..][..usize::try_from(length).unwrap()].to_vec()
+        })
+    }
+
     /// What must be delivered, read without the gateway.
     fn owed(&self) -> Vec<Owed> {
         let sql = self.sql();
         let mut select = sql
             .prepare(
-                "SELECT r.name, u.name, e.path_rest, e.query, p.body FROM event e
+                "SELECT r.name, u.name, e.path_rest, e.query, e.seq FROM event e
                    JOIN route r ON r.id = e.route JOIN upstream_set s ON s.id = e.wants
-                   JOIN upstream u ON u.id = s.upstream JOIN payload p ON p.seq = e.seq
+                   JOIN upstream u ON u.id = s.upstream
                    LEFT JOIN delivery d ON d.seq = e.seq AND d.upstream = u.id
                  WHERE e.state = 0 AND coalesce(d.status, 0) = 0",
             )
@@ -78,7 +91,7 @@ impl Store {
             let (rest, query): (String, Option<String>) = (row.get(2)?, row.get(3)?);
             Ok(Owed {
                 at: target(&route, &upstream, &rest, query.as_deref()),
-                body: row.get(4)?,
+                body: self.body(&sql, row.get(4)?),
             })
         });
         owed.unwrap().map(Result::unwrap).collect()
@@ -89,15 +102,15 @@ impl Store {
         let sql = self.sql();
         let mut select = sql
             .prepare(
-                "SELECT r.name, e.path_rest, e.query, p.body, e.state FROM event e JOIN route r ON r.id = e.route
-                   JOIN payload p ON p.seq = e.seq JOIN dedup k ON k.seq = e.seq",
+                "SELECT r.name, e.path_rest, e.query, e.seq, e.state FROM event e JOIN route r ON r.id = e.route
+                   JOIN dedup k ON k.seq = e.seq",
             )
             .unwrap();
         let copies = select.query_map([], |row| {
             let route: String = row.get(0)?;
             let rest: String = row.get(1)?;
             let query: Option<String> = row.get(2)?;
-            let body: Vec<u8> = row.get(3)?;
+            let body = self.body(&sql, row.get(3)?);
             let path = match query {
                 Some(query) => format!("{}?{query}", fixture::path(&route, &rest)),
                 None => fixture::path(&route, &rest),

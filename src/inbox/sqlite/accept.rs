@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::OptionalExtension;
 
 use super::conflict;
+use super::keys::{PLACES_MAX, first_place};
 use super::load::{derived_key, kind_number};
 use super::names::Wants;
 use super::row::{Row, weight};
@@ -14,9 +15,6 @@ use super::seal::{body_hash, readable};
 use super::transaction::{Transaction, TxError};
 use crate::event::{DedupKey, EventKey, KeptEvent, KeyKind, Seq};
 use crate::inbox::{Accepted, NewEvent};
-
-/// Places tried when two different keys share their first 64 bits.
-const PLACES_MAX: i64 = 16;
 
 /// The event that holds a dedup key.
 #[derive(Debug, Default)]
@@ -36,10 +34,10 @@ struct Holder {
 
 /// Where a dedup key stands.
 enum Place {
-    /// Nobody holds it. The row was inserted for the new event; where every place is taken by other keys, the event is
+    /// Nobody holds it, and this place is its own. Where every place is taken by other keys, there is none: the event is
     /// kept without one rather than dropped.
-    Free,
-    /// Held at this row.
+    Free(Option<i64>),
+    /// Held at this place.
     Held(i64, Holder),
 }
 
@@ -53,18 +51,14 @@ pub(super) fn accept(
     if !has_room || is_over_share(tx, &wants) {
         // A repeat takes no room: its sender must not be refused for want of it.
         return match find(tx, new)? {
-            Some(holder) if holds(tx, new, &holder) => repeat(tx, new, &holder, false),
+            Place::Held(_, holder) if holds(tx, new, &holder) => repeat(tx, new, &holder, false),
             _ => Ok(None),
         };
     }
-    let seq = tx.next_seq;
-    match place(tx, new, seq)? {
-        Place::Free => insert(tx, new, &wants, None).map(Some),
+    match find(tx, new)? {
+        Place::Free(place) => insert(tx, new, &wants, place, None).map(Some),
         Place::Held(_, holder) if holds(tx, new, &holder) => repeat(tx, new, &holder, true),
         Place::Held(place, holder) => {
-            tx.conn
-                .prepare_cached("UPDATE dedup SET seq = ?2 WHERE key = ?1")?
-                .execute((place, seq))?;
             let earlier = match &holder.event_key {
                 Some(stored) => EventKey::from_stored(stored),
                 None => derived_key(
@@ -75,7 +69,7 @@ pub(super) fn accept(
                     holder.event_id.as_deref(),
                 ),
             };
-            insert(tx, new, &wants, Some(earlier)).map(Some)
+            insert(tx, new, &wants, Some(place), Some(earlier)).map(Some)
         }
     }
 }
@@ -83,8 +77,9 @@ pub(super) fn accept(
 /// Finds `new` held without writing anything: for a disk that takes not even the count of a repeat. `None` too where
 /// something of the repeat would have to be written before its sender may be told that it is kept.
 pub(super) fn held(tx: &Transaction<'_>, new: &NewEvent) -> Result<Option<Accepted>, TxError> {
-    let Some(holder) = find(tx, new)?.filter(|holder| holds(tx, new, holder)) else {
-        return Ok(None);
+    let holder = match find(tx, new)? {
+        Place::Held(_, holder) if holds(tx, new, &holder) => holder,
+        _ => return Ok(None),
     };
     let complete = !conflicts(new, &holder)
         && dead_deliveries(tx, new, &holder)?.is_empty()
@@ -115,62 +110,33 @@ fn is_over_share(tx: &Transaction<'_>, wants: &Wants) -> bool {
     !wants.lanes.is_empty() && open > as_i64(tx.shared.figures.limit_bytes.load(Ordering::Relaxed) / 2)
 }
 
-/// The first place of a key: half of it.
-fn first_place(key: &DedupKey) -> i64 {
-    let (half, _) = key.0.split_at(8);
-    i64::from_be_bytes(half.try_into().unwrap_or_default())
-}
-
-fn place(tx: &Transaction<'_>, new: &NewEvent, seq: i64) -> Result<Place, TxError> {
-    let first = first_place(&new.dedup_key);
+fn find(tx: &Transaction<'_>, new: &NewEvent) -> Result<Place, TxError> {
+    let first = first_place(&new.dedup_key.0);
     for step in 0..PLACES_MAX {
         let place = first.wrapping_add(step);
-        let inserted = tx
-            .conn
-            .prepare_cached("INSERT INTO dedup (key, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-            .execute((place, seq))?;
-        if inserted == 1 {
-            return Ok(Place::Free);
-        }
-        let holder = holder_at(tx, place)?;
-        let Some(holder) = holder else {
-            // A row without its event: nothing holds the key.
-            tx.conn
-                .prepare_cached("UPDATE dedup SET seq = ?2 WHERE key = ?1")?
-                .execute((place, seq))?;
-            return Ok(Place::Free);
+        let Some(holder) = holder_at(tx, place)? else {
+            return Ok(Place::Free(Some(place)));
         };
         if is_same(tx, new, &holder) {
             return Ok(Place::Held(place, holder));
         }
     }
-    Ok(Place::Free)
+    Ok(Place::Free(None))
 }
 
-/// What [`place`] would find held, without taking a place.
-fn find(tx: &Transaction<'_>, new: &NewEvent) -> Result<Option<Holder>, TxError> {
-    let first = first_place(&new.dedup_key);
-    for step in 0..PLACES_MAX {
-        let Some(holder) = holder_at(tx, first.wrapping_add(step))? else {
-            return Ok(None);
-        };
-        if is_same(tx, new, &holder) {
-            return Ok(Some(holder));
-        }
-    }
-    Ok(None)
-}
-
-/// The event a dedup row names. One that damage made unreadable holds nothing: its copy is kept as an event of its own.
+/// The event that has a place; one that is gone has none. One that damage made unreadable holds nothing: its copy is kept as
+/// an event of its own.
 fn holder_at(tx: &Transaction<'_>, place: i64) -> Result<Option<Holder>, TxError> {
+    let Some(seq) = tx.keys.at(tx.conn, place)? else {
+        return Ok(None);
+    };
     let found = tx
         .conn
         .prepare_cached(
-            "SELECT e.seq, e.state, e.received_at, e.key_kind, e.route, e.body_hash, e.event_id, e.event_key,
-                    e.bytes, e.dedup_key
-             FROM dedup d JOIN event e ON e.seq = d.seq WHERE d.key = ?1",
+            "SELECT seq, state, received_at, key_kind, route, body_hash, event_id, event_key, bytes, dedup_key
+             FROM event WHERE seq = ?1",
         )?
-        .query_row([place], |row| {
+        .query_row([seq], |row| {
             Ok(Holder {
                 seq: row.get(0)?,
                 state: row.get(1)?,
@@ -200,30 +166,19 @@ fn is_same(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> bool {
         && tx.shared.route_name(holder.route) == new.event.route
 }
 
-/// Takes the dedup row of a number back.
-pub(super) fn forget(tx: &Transaction<'_>, key: &DedupKey, seq: i64) -> Result<(), TxError> {
-    let first = first_place(key);
-    for step in 0..PLACES_MAX {
-        let gone = tx
-            .conn
-            .prepare_cached("DELETE FROM dedup WHERE key = ?1 AND seq = ?2")?
-            .execute((first.wrapping_add(step), seq))?;
-        if gone == 1 {
-            break;
-        }
-    }
-    Ok(())
-}
-
 fn insert(
     tx: &mut Transaction<'_>,
     new: &NewEvent,
     wants: &Arc<Wants>,
+    place: Option<i64>,
     earlier: Option<EventKey>,
 ) -> Result<Accepted, TxError> {
     let event = &new.event;
     let seq = tx.next_seq;
     tx.next_seq += 1;
+    if let Some(place) = place {
+        tx.keys.take(place, seq);
+    }
     wants.store(tx.conn)?;
     let key_kind = kind_number(new.key_kind);
     let derived = derived_key(
@@ -343,6 +298,9 @@ fn dead_deliveries(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> Res
 
 /// Whether an event is still there, and what was kept.
 fn is_whole(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {
+    if tx.is_new(seq) {
+        return Ok(true);
+    }
     let found = super::load::event(tx.conn, tx.shared, seq)?;
     Ok(found.is_some_and(|loaded| !loaded.corrupt))
 }

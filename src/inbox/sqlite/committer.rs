@@ -14,7 +14,7 @@ use super::marks;
 use super::prune::Pruner;
 use super::replay;
 use super::state::{MARKS_MAX, Parking, Replay, Settle, Shared};
-use super::transaction::{Cache, Effects, Transaction, TxError};
+use super::transaction::{Beside, Effects, Transaction, TxError};
 use crate::inbox::{Accepted, InboxError, NewEvent, ProxyMark};
 
 /// Events of one transaction.
@@ -59,7 +59,7 @@ pub(super) struct Committer {
     pub(super) conn: Connection,
     pub(super) shared: Arc<Shared>,
     pub(super) next_seq: i64,
-    pub(super) cache: Cache,
+    pub(super) beside: Beside,
     pub(super) events: Vec<Incoming>,
     pub(super) settles: VecDeque<Settle>,
     pub(super) settles_since: Option<Instant>,
@@ -83,12 +83,12 @@ pub(super) struct Committer {
 pub(super) struct Failed;
 
 impl Committer {
-    pub(super) fn new(conn: Connection, shared: Arc<Shared>, next_seq: i64) -> Self {
+    pub(super) fn new(conn: Connection, shared: Arc<Shared>, beside: Beside, next_seq: i64) -> Self {
         Self {
             conn,
             shared,
             next_seq,
-            cache: Cache::default(),
+            beside,
             events: Vec::with_capacity(BATCH_EVENTS),
             settles: VecDeque::new(),
             settles_since: None,
@@ -246,10 +246,11 @@ impl Committer {
         let result = Transaction::run(
             &self.conn,
             &self.shared,
-            &mut self.cache,
+            &mut self.beside,
             &mut self.next_seq,
             |tx| {
                 let mut left = room;
+                let first = tx.next_seq;
                 let mut answers = Vec::with_capacity(events.len());
                 for incoming in &events {
                     // More would eat into what is kept for settlements.
@@ -260,6 +261,9 @@ impl Committer {
                     }
                     answers.push(accepted.ok_or(InboxError::Full));
                 }
+                let came = tx.next_seq - first;
+                tx.keys
+                    .merge(tx.conn, usize::try_from(came).unwrap_or_default())?;
                 for settle in self.settles.iter().take(settles) {
                     tx.settle(settle)?;
                 }
@@ -333,7 +337,8 @@ impl Committer {
     pub(super) fn rolled_back(&mut self, error: TxError, events: Vec<Incoming>) -> Result<(), Failed> {
         let refusal = match error {
             TxError::Busy => InboxError::Busy,
-            TxError::Write(reason) if !self.is_out_of_room() => self.fail(&reason),
+            // There may be room again by the time that it is looked for.
+            TxError::Write(reason) if !self.no_room && !self.is_out_of_room() => self.fail(&reason),
             TxError::Full | TxError::Write(_) => {
                 self.no_room = true;
                 self.shared.set_full(true);
@@ -369,7 +374,7 @@ impl Committer {
         let found = Transaction::run(
             &self.conn,
             &self.shared,
-            &mut self.cache,
+            &mut self.beside,
             &mut self.next_seq,
             |tx| events.iter().map(|incoming| held(tx, &incoming.new)).collect(),
         );
@@ -395,7 +400,7 @@ impl Committer {
         let result = Transaction::run(
             &self.conn,
             &self.shared,
-            &mut self.cache,
+            &mut self.beside,
             &mut self.next_seq,
             |tx| tx.store_counters(),
         );

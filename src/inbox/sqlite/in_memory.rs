@@ -8,6 +8,7 @@ use rusqlite::{Connection, ToSql};
 
 use super::lane::Look;
 use super::names::Names;
+use super::segments::Bodies;
 use super::state::Shared;
 use super::{SqliteInbox, load, marks};
 use crate::event::{KeptEvent, Target};
@@ -102,7 +103,10 @@ impl Rows {
         }
         conn.execute_batch("DETACH store")?;
         Ok(Self {
-            reader: Reader(conn),
+            reader: Reader {
+                conn,
+                bodies: Bodies::new(&inbox.shared.settings.path),
+            },
             shared: inbox.shared.clone(),
             columns,
         })
@@ -122,7 +126,7 @@ impl Rows {
             return Ok(());
         };
         let by_event = ["event", "payload", "delivery", "conflict"].contains(&table.as_str());
-        let conn = &self.reader.0;
+        let conn = &self.reader.conn;
         match seq {
             Some(seq) if by_event => conn
                 .prepare_cached(&format!("{set} WHERE seq = ?2"))?
@@ -140,7 +144,7 @@ impl Rows {
         let Some(Column { table, .. }) = self.columns.get(column) else {
             return Ok(());
         };
-        let conn = &self.reader.0;
+        let conn = &self.reader.conn;
         conn.prepare_cached(&format!("DELETE FROM main.{table}"))?
             .execute([])?;
         if !empty {
@@ -162,7 +166,7 @@ impl Rows {
             sets: lane.lock().sets.clone(),
             leased: Vec::new(),
         };
-        let found = load::look(&self.reader.0, &self.shared, lane.id, &look, now)?;
+        let found = load::look(&self.reader.conn, &self.shared, lane.id, &look, now)?;
         let rows = found.rows.into_iter().map(|row| row.fresh);
         Ok(Read {
             whole: rows.chain(found.scanned).map(|fresh| fresh.event).collect(),
@@ -176,7 +180,7 @@ impl Rows {
 
     /// Whether a start could read the names.
     pub fn has_names(&self) -> bool {
-        Names::load(&self.reader.0).is_ok()
+        Names::load(&self.reader.conn).is_ok()
     }
 
     /// The reading side for people.
@@ -189,6 +193,6 @@ impl Rows {
     /// # Errors
     /// Without them a repeat is forwarded once more.
     pub fn marks(&self, now: i64) -> Result<Vec<ProxyMark>, ReaderError> {
-        Ok(marks::load(&self.reader.0, now)?)
+        Ok(marks::load(&self.reader.conn, now)?)
     }
 }

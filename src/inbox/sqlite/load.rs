@@ -8,8 +8,9 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Rows};
 
 use super::lane::{Corrupt, Found, Fresh, Look, Row};
 use super::names::Wants;
-use super::schema::{flag, status};
+use super::schema::{flag, state, status};
 use super::seal::{Head, blob, is_done, is_unreadable};
+use super::segments::{Place, unreadable_file};
 use super::state::Shared;
 use crate::event::{
     Event, EventKey, KeptEvent, KeyKind, ProviderName, RouteName, SecretName, Seq, Timestamp,
@@ -50,6 +51,8 @@ pub(super) struct Loaded {
     pub(super) event: Arc<KeptEvent>,
     /// The upstreams that want it; `None` where its set is not known.
     pub(super) wants: Option<Arc<Wants>>,
+    /// A delivery of it is pending.
+    is_open: bool,
     /// It is not what was kept.
     pub(super) corrupt: bool,
 }
@@ -57,7 +60,8 @@ pub(super) struct Loaded {
 /// The sealed columns first.
 static EVENT: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {}, e.route, e.wants, p.headers, p.body FROM event e LEFT JOIN payload p ON p.seq = e.seq WHERE e.seq = ?1",
+        "SELECT {}, e.route, e.wants, p.headers, p.body, e.segment, e.offset, e.head_bytes, e.body_bytes, e.state
+         FROM event e LEFT JOIN payload p ON p.seq = e.seq WHERE e.seq = ?1",
         Head::COLUMNS
     )
 });
@@ -65,6 +69,8 @@ const ROUTE: usize = Head::COUNT;
 const WANTS: usize = Head::COUNT + 1;
 const HEADERS: usize = Head::COUNT + 2;
 const BODY: usize = Head::COUNT + 3;
+const PLACE: usize = Head::COUNT + 4;
+const STATE: usize = Head::COUNT + 8;
 
 /// Reads one event.
 pub(super) fn event(conn: &Connection, shared: &Shared, seq: i64) -> rusqlite::Result<Option<Loaded>> {
@@ -73,14 +79,15 @@ pub(super) fn event(conn: &Connection, shared: &Shared, seq: i64) -> rusqlite::R
         .optional()
 }
 
-/// Reads an event that an index says is for `lane`.
+/// Reads an event that an index says is pending for `lane`.
 fn event_for(conn: &Connection, shared: &Shared, lane: i64, seq: i64) -> rusqlite::Result<Loaded> {
     event(conn, shared, seq)?
-        .filter(|loaded| loaded.is_for(lane))
+        .filter(|loaded| loaded.is_open && loaded.is_for(lane))
         .ok_or_else(|| stray(seq))
 }
 
-/// An index names an event that is not there, or not for those who read it: some other event is not found for that.
+/// An index names an event that is not there, not pending, or not for those who read it: some other event is not found for
+/// that.
 pub(super) fn stray(seq: i64) -> rusqlite::Error {
     let text = format!("an index of pending deliveries names event {seq}, which is none");
     rusqlite::Error::SqliteFailure(
@@ -101,8 +108,16 @@ fn read(row: &SqlRow<'_>, shared: &Shared) -> rusqlite::Result<Loaded> {
     let route = shared.route_name(row.get(ROUTE)?);
     let wants = shared.names.set(row.get(WANTS)?);
     let names = Wants::seal_of(wants.as_deref(), &route);
-    let headers = blob(row, HEADERS)?.map(Bytes::copy_from_slice);
-    let body = blob(row, BODY)?.map(Bytes::copy_from_slice);
+    let (headers, body) = match Place::read(row, PLACE)? {
+        Some((place, body_bytes)) => {
+            let found = shared.bodies.read(place, body_bytes).map_err(unreadable_file)?;
+            found.map_or((None, None), |(headers, body)| (Some(headers), Some(body)))
+        }
+        None => (
+            blob(row, HEADERS)?.map(Bytes::copy_from_slice),
+            blob(row, BODY)?.map(Bytes::copy_from_slice),
+        ),
+    };
     let whole = match (&headers, &body) {
         (Some(headers), Some(body)) => head.is_whole(route.as_str(), names, headers, body),
         _ => false,
@@ -144,6 +159,7 @@ fn read(row: &SqlRow<'_>, shared: &Shared) -> rusqlite::Result<Loaded> {
     Ok(Loaded {
         event: Arc::new(kept),
         wants,
+        is_open: row.get::<_, i64>(STATE)? == state::OPEN,
         corrupt: !whole,
     })
 }
@@ -178,6 +194,7 @@ fn unreadable(row: &SqlRow<'_>, shared: &Shared, seq: i64) -> Loaded {
     Loaded {
         event: Arc::new(kept),
         wants: row.get(WANTS).ok().and_then(|set| shared.names.set(set)),
+        is_open: true,
         corrupt: true,
     }
 }

@@ -1,7 +1,7 @@
 //! The embedded store: SQLite in WAL mode with synced group commits.
 //!
-//! `open` (`place`, `connect`, `log`, `upgrade`, `recount`) finds everything that can be wrong; `committer` is the one thread that writes (`transaction`, `accept`,
-//! `replay`, `prune`); `lane` holds what is in memory of one target; `load` reads events back, and `seal` tells whether they
+//! `open` (`place`, `connect`, `log`, `upgrade`, `recount`) finds everything that can be wrong; `committer` is the one thread
+//! that writes (`transaction`, `accept`, `replay`, `prune`; large bodies go to `segments`); `lane` holds what is in memory of one target; `load` reads events back, and `seal` tells whether they
 //! are what was kept.
 
 mod accept;
@@ -11,6 +11,7 @@ mod connect;
 #[cfg(any(test, fuzzing))]
 mod in_memory;
 mod jumps;
+mod keys;
 mod lane;
 mod load;
 mod log;
@@ -24,6 +25,7 @@ mod replay;
 mod row;
 mod schema;
 mod seal;
+mod segments;
 mod state;
 mod transaction;
 mod upgrade;
@@ -53,6 +55,7 @@ pub use open::{OpenError, open};
 pub(super) use place::DB_FILE;
 pub(super) use schema::{FORMAT, flag, state as event_state, status as delivery_status};
 pub(super) use seal::{Head, blob, names as seal_of_names, readable};
+pub(super) use segments::{Bodies, Place, unreadable_file};
 pub(super) use state::open_reader;
 
 /// The SQLite store. Dropping it without [`Inbox::close`] ends its thread after what is queued.

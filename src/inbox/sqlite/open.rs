@@ -8,9 +8,12 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::committer::Committer;
 use super::connect::connect;
+use super::keys::Keys;
 use super::names::{Names, NamesError};
 use super::place::{Known, Lock};
+use super::segments::Segments;
 use super::state::{Parts, Shared};
+use super::transaction::Beside;
 use super::{SqliteInbox, place, recount, schema, seal};
 use crate::clock::Clock;
 use crate::inbox::Settings;
@@ -195,7 +198,10 @@ pub fn open(
     )?));
     recount::recount(&conn, &shared)?;
     let next_seq = recount::next_seq(&conn).map_err(|error| OpenError::of(folder, error))?;
-    let committer = Committer::new(conn, shared.clone(), next_seq);
+    let segments = Segments::open(folder, shared.settings.bytes_max, &conn)?;
+    let keys = Keys::load(&conn, next_seq, shared.settings.bytes_max)
+        .map_err(|error| OpenError::of(folder, error))?;
+    let committer = Committer::new(conn, shared.clone(), Beside::new(segments, keys), next_seq);
     SqliteInbox::start(shared, committer).map_err(io)
 }
 

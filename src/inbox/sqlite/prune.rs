@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Row as SqlRow;
 
-use super::accept::forget;
 use super::jumps;
 use super::marks;
 use super::schema::state;
 use super::seal::readable;
+use super::segments::{Place, unreadable_file};
 use super::state::Shared;
 use super::transaction::{Transaction, TxError};
-use crate::event::DedupKey;
 
 /// Events removed in one transaction.
 const SLICE_REMOVED: usize = 500;
@@ -47,6 +46,8 @@ pub(super) struct Pruner {
 pub(super) struct Pruned {
     /// Events, or bodies of events.
     pub(super) removed: usize,
+    /// Bodies that stay, and lie elsewhere now.
+    pub(super) moved: usize,
     /// Events looked at.
     looked_at: usize,
     next: i64,
@@ -134,7 +135,8 @@ impl Pruner {
         self.space_in_vain = None;
         self.busy |= !pruned.at_end;
         if pruned.at_end {
-            self.space_in_vain = (self.space_cursor == 0 || pruned.removed == 0).then(Instant::now);
+            let found = pruned.removed + pruned.moved > 0;
+            self.space_in_vain = (self.space_cursor == 0 || !found).then(Instant::now);
             self.space_cursor = 0;
         }
     }
@@ -219,6 +221,9 @@ impl Pruner {
         pruned.at_end = met < SLICE_LOOKED_AT && pruned.removed < SLICE_REMOVED && bytes <= SLICE_BYTES;
         if pruned.removed > 0 {
             tx.store_counters()?;
+        } else if pruned.at_end {
+            // What may go is gone; what must stay takes less room elsewhere.
+            pruned.moved = move_sparse(tx)?;
         }
         Ok(pruned)
     }
@@ -277,7 +282,51 @@ impl Old {
     }
 }
 
-fn drop_body(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {
+/// Moves what is still needed of a sparse file of bodies into the database, so that the file goes; how many that were.
+fn move_sparse(tx: &mut Transaction<'_>) -> Result<usize, TxError> {
+    let Some((segment, first, last)) = tx.segments.sparse(tx.conn)? else {
+        return Ok(0);
+    };
+    let named: Vec<(i64, Place, i64)> = tx
+        .conn
+        .prepare_cached(
+            "SELECT seq, segment, offset, head_bytes, body_bytes FROM event
+             WHERE seq BETWEEN ?1 AND ?2 AND segment = ?3 LIMIT ?4",
+        )?
+        .query_map(
+            (
+                first,
+                last,
+                segment,
+                i64::try_from(SLICE_REMOVED).unwrap_or(i64::MAX),
+            ),
+            |row| Ok((row.get(0)?, Place::read(row, 1)?)),
+        )?
+        .filter_map(|found| match found {
+            Ok((seq, Some((place, body_bytes)))) => Some(Ok((seq, place, body_bytes))),
+            Ok((_, None)) => None,
+            Err(error) => Some(Err(error)),
+        })
+        .collect::<Result<_, _>>()?;
+    for (seq, place, body_bytes) in &named {
+        let found = tx
+            .shared
+            .bodies
+            .read(*place, *body_bytes)
+            .map_err(unreadable_file)?;
+        tx.release_place(*seq)?;
+        // What is not there any more was lost before: its row says so to whoever reads it.
+        if let Some((headers, body)) = found {
+            tx.conn
+                .prepare_cached("INSERT OR REPLACE INTO payload (seq, headers, body) VALUES (?1, ?2, ?3)")?
+                .execute((seq, &headers[..], &body[..]))?;
+        }
+    }
+    Ok(named.len())
+}
+
+fn drop_body(tx: &mut Transaction<'_>, seq: i64) -> Result<bool, TxError> {
+    let released = tx.release_place(seq)?;
     let bodies = tx
         .conn
         .prepare_cached("DELETE FROM payload WHERE seq = ?1")?
@@ -286,7 +335,7 @@ fn drop_body(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {
         .conn
         .prepare_cached("DELETE FROM conflict WHERE seq = ?1")?
         .execute([seq])?;
-    Ok(bodies + conflicts > 0)
+    Ok(released || bodies + conflicts > 0)
 }
 
 fn remove(tx: &mut Transaction<'_>, old: &Old) -> Result<(), TxError> {
@@ -307,7 +356,7 @@ fn remove(tx: &mut Transaction<'_>, old: &Old) -> Result<(), TxError> {
         .prepare_cached("DELETE FROM delivery WHERE seq = ?1")?
         .execute([old.seq])?;
     if let Some(key) = old.dedup_key.as_deref().and_then(|key| key.try_into().ok()) {
-        forget(tx, &DedupKey(key), old.seq)?;
+        tx.keys.forget(tx.conn, key, old.seq)?;
     }
     tx.conn
         .prepare_cached("DELETE FROM event WHERE seq = ?1")?

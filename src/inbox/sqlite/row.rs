@@ -3,6 +3,7 @@
 use super::names::Wants;
 use super::schema::{as_i64, flag};
 use super::seal::{Fields, body_hash};
+use super::segments::Place;
 use super::transaction::{Transaction, TxError};
 use crate::event::{DedupKey, Event, EventKey};
 
@@ -48,6 +49,11 @@ impl Row<'_> {
         keep_until: i64,
     ) -> Result<(), TxError> {
         let (event, conn) = (self.event, tx.conn);
+        let place = if tx.segments.takes(&event.headers, &event.body) {
+            tx.segments.append(conn, self.seq, &event.headers, &event.body)?
+        } else {
+            IN_DATABASE
+        };
         let hash = body_hash(&event.body);
         let (client, scratch) = tx.sealing(event.client);
         let seal = self.fields(client).seal(&event.headers, &hash, scratch);
@@ -77,12 +83,19 @@ impl Row<'_> {
         row.raw_bind_parameter(23, self.event_key.map(EventKey::as_str))?;
         row.raw_bind_parameter(24, self.possible_duplicate_of.map(EventKey::as_str))?;
         row.raw_bind_parameter(25, tx.steady_now)?;
+        row.raw_bind_parameter(26, place.segment)?;
+        row.raw_bind_parameter(27, place.offset)?;
+        row.raw_bind_parameter(28, place.head_bytes)?;
         row.raw_execute()?;
-        self.insert_payload(tx)
+        if place == IN_DATABASE {
+            self.insert_payload(tx)?;
+        }
+        Ok(())
     }
 
     /// Writes it over what is left of an event under the same number.
     pub(super) fn restore(&self, tx: &mut Transaction<'_>) -> Result<(), TxError> {
+        tx.release_place(self.seq)?;
         let (event, conn) = (self.event, tx.conn);
         let hash = body_hash(&event.body);
         let (client, scratch) = tx.sealing(event.client);
@@ -147,14 +160,21 @@ impl Row<'_> {
     }
 }
 
+/// Headers and body are in `payload`.
+const IN_DATABASE: Place = Place {
+    segment: 0,
+    offset: 0,
+    head_bytes: 0,
+};
+
 /// It counts as settled from when it came until it is.
 const INSERT: &str = "INSERT INTO event (seq, route, state, wants, bytes, received_at, settled_at, keep_until,
   flags, key_kind, body_bytes, seal, body_hash, dedup_key, event_id, event_type, provider, method, path_rest,
-  query, host, client, secret, event_key, possible_duplicate_of)
+  query, host, client, secret, event_key, possible_duplicate_of, segment, offset, head_bytes)
   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?25, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-  ?23, ?24)";
+  ?23, ?24, ?26, ?27, ?28)";
 
 const RESTORE: &str =
     "UPDATE event SET received_at = ?2, flags = ?3, key_kind = ?4, body_bytes = ?5, seal = ?6,
   body_hash = ?7, event_id = ?8, event_type = ?9, provider = ?10, method = ?11, path_rest = ?12, query = ?13,
-  host = ?14, client = ?15, secret = ?16, event_key = ?17, possible_duplicate_of = ?18 WHERE seq = ?1";
+  host = ?14, client = ?15, secret = ?16, event_key = ?17, possible_duplicate_of = ?18, segment = 0 WHERE seq = ?1";

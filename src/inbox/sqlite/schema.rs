@@ -6,8 +6,9 @@ use super::seal;
 
 /// The format this build writes; a store of a lower one is brought up to it (`upgrade`), one of a higher one is refused.
 ///
-/// 1: as first written. 2: `seal` in place of `head_hash`, and `identity` in `meta`.
-pub(in crate::inbox) const FORMAT: i64 = 2;
+/// 1: as first written. 2: `seal` in place of `head_hash`, and `identity` in `meta`. 3: bodies in files of their own, and the newest
+/// dedup keys not in the table yet.
+pub(in crate::inbox) const FORMAT: i64 = 3;
 /// `application_id` of the file, so that `file(1)` and we can tell it from any other database.
 const APPLICATION_ID: i32 = 0x686b_6c74;
 /// Bytes of a page.
@@ -51,7 +52,8 @@ pub(in crate::inbox) mod flag {
 
 /// Times are milliseconds since the epoch. `received_at`, `keep_until` and `last_at` are wall time, the others steady time
 /// (see `jumps`): wall time at the start of the process that wrote them plus monotonic time since. `due` of a delivery that
-/// is done with is its seal.
+/// is done with is its seal. `event.segment` is the number of the file that holds headers and body (see `segments`); 0:
+/// `payload` holds them.
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE route (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
@@ -67,9 +69,12 @@ CREATE TABLE event (
   conflicts INTEGER NOT NULL DEFAULT 0, body_bytes INTEGER NOT NULL, seal INTEGER NOT NULL,
   body_hash BLOB NOT NULL, dedup_key BLOB, event_id TEXT, event_type TEXT, provider TEXT NOT NULL,
   method TEXT NOT NULL, path_rest TEXT NOT NULL, query TEXT, host TEXT NOT NULL, client TEXT NOT NULL, secret TEXT,
-  event_key TEXT, possible_duplicate_of TEXT) STRICT;
+  event_key TEXT, possible_duplicate_of TEXT, segment INTEGER NOT NULL DEFAULT 0, offset INTEGER NOT NULL DEFAULT 0, head_bytes INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX event_open ON event (wants, seq, bytes) WHERE state = 0;
 CREATE TABLE payload (seq INTEGER PRIMARY KEY, headers BLOB NOT NULL, body BLOB NOT NULL) STRICT;
+CREATE TABLE segment (
+  id INTEGER PRIMARY KEY, events INTEGER NOT NULL, live_bytes INTEGER NOT NULL, bytes INTEGER NOT NULL,
+  first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL) STRICT;
 CREATE TABLE dedup (key INTEGER PRIMARY KEY, seq INTEGER NOT NULL) STRICT;
 CREATE TABLE delivery (
   seq INTEGER NOT NULL, upstream INTEGER NOT NULL, status INTEGER NOT NULL, attempts INTEGER NOT NULL,
@@ -177,6 +182,15 @@ pub(super) fn insert_identity(conn: &Connection) -> rusqlite::Result<()> {
         [identity],
     )
     .map(drop)
+}
+
+/// How [`create`] makes the table `name`.
+pub(super) fn sql_of(name: &str) -> rusqlite::Result<String> {
+    let model = Connection::open_in_memory()?;
+    model.execute_batch(TABLES)?;
+    model.query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [name], |row| {
+        row.get(0)
+    })
 }
 
 /// A table, an index or a view of ours that is not as [`create`] makes it. What others added beside them is not looked at.

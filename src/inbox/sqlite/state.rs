@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use rusqlite::{Connection, OpenFlags};
@@ -16,6 +16,7 @@ use super::lane::Lane;
 use super::names::Names;
 use super::place::Known;
 use super::schema;
+use super::segments::Bodies;
 use crate::clock::Clock;
 use crate::event::{DedupHashKey, RouteName};
 use crate::inbox::{Health, InboxError, Outcome, ProxyMark, Replayed, Selection, Settings};
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     pub(super) jumps: Jumps,
     pub(super) telemetry: Telemetry,
     pub(super) names: Names,
+    pub(super) bodies: Bodies,
     pub(super) store_id: [u8; 16],
     pub(super) hash_key: DedupHashKey,
     pub(super) figures: Figures,
@@ -47,6 +49,8 @@ pub(super) struct Shared {
     pub(super) failed: watch::Sender<Option<Arc<str>>>,
     pub(super) closed: watch::Sender<bool>,
     readers: Mutex<Vec<Connection>>,
+    /// Shared by whoever reads the store: what rows of before name stays as long.
+    pub(super) reading: RwLock<()>,
     /// Held while the store is ours.
     pub(super) lock: Mutex<Option<File>>,
     /// The database and its log.
@@ -175,6 +179,7 @@ impl Shared {
         Self {
             steady: Steady::starting_at(now),
             jumps,
+            bodies: Bodies::new(&parts.settings.path),
             settings: parts.settings,
             db: parts.db,
             clock: parts.clock,
@@ -190,6 +195,7 @@ impl Shared {
             failed: watch::Sender::new(None),
             closed: watch::Sender::new(false),
             readers: Mutex::default(),
+            reading: RwLock::default(),
             lock: Mutex::new(Some(parts.lock)),
             files: parts.files,
         }
@@ -292,7 +298,9 @@ impl Shared {
             Some(conn) => conn,
             None => open_reader(&self.db)?,
         };
+        let reading = self.reading.read().unwrap_or_else(PoisonError::into_inner);
         let found = read(&conn)?;
+        drop(reading);
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if readers.len() < READERS_KEPT {
             readers.push(conn);

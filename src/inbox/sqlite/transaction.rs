@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
+use super::keys::Keys;
 use super::lane::Lane;
 use super::load::count_done;
 use super::names::{Route, Wants};
 use super::open::DAMAGED_ADVICE;
 use super::schema::{self, state, status};
 use super::seal;
+use super::segments::Segments;
 use super::state::{Parking, Settle, Shared};
 use crate::event::{KeptEvent, RouteName, Timestamp, UpstreamName};
 use crate::inbox::Outcome;
@@ -90,15 +92,36 @@ pub(super) struct Transaction<'a> {
     pub(super) steady_now: i64,
     pub(super) next_seq: i64,
     pub(super) effects: Effects,
+    pub(super) segments: &'a mut Segments,
+    pub(super) keys: &'a mut Keys,
     cache: &'a mut Cache,
+    first_seq: i64,
+}
+
+/// What the committer keeps beside the database, and what a transaction changes with it.
+#[derive(Debug)]
+pub(super) struct Beside {
+    pub(super) segments: Segments,
+    pub(super) keys: Keys,
+    cache: Cache,
 }
 
 /// Things looked up once.
 #[derive(Debug, Default)]
-pub(super) struct Cache {
+struct Cache {
     wants: HashMap<(RouteName, Arc<[UpstreamName]>), Arc<Wants>>,
     address: Option<(IpAddr, Box<str>)>,
     scratch: Vec<u8>,
+}
+
+impl Beside {
+    pub(super) fn new(segments: Segments, keys: Keys) -> Self {
+        Self {
+            segments,
+            keys,
+            cache: Cache::default(),
+        }
+    }
 }
 
 impl<'a> Transaction<'a> {
@@ -107,7 +130,7 @@ impl<'a> Transaction<'a> {
     pub(super) fn run<T>(
         conn: &'a Connection,
         shared: &'a Shared,
-        cache: &'a mut Cache,
+        beside: &'a mut Beside,
         next_seq: &mut i64,
         work: impl FnOnce(&mut Self) -> Result<T, TxError>,
     ) -> Result<(T, Effects), TxError> {
@@ -119,7 +142,10 @@ impl<'a> Transaction<'a> {
             steady_now: shared.steady.now(),
             next_seq: *next_seq,
             effects: Effects::default(),
-            cache,
+            segments: &mut beside.segments,
+            keys: &mut beside.keys,
+            cache: &mut beside.cache,
+            first_seq: *next_seq,
         };
         let (wall, steady) = (tx.now.0, tx.steady_now);
         let jumped = shared.jumps.since_last_commit(wall, steady);
@@ -128,12 +154,15 @@ impl<'a> Transaction<'a> {
             None => Ok(()),
         };
         let result = noted.and_then(|()| work(&mut tx)).and_then(|done| {
+            tx.segments.flush(conn)?;
             conn.prepare_cached("COMMIT")?.execute([])?;
             shared.check_volume().map_err(TxError::Final)?;
             Ok(done)
         });
         match result {
             Ok(done) => {
+                tx.segments.committed();
+                tx.keys.committed(tx.next_seq);
                 *next_seq = tx.next_seq;
                 shared.jumps.committed(wall, steady, jumped.is_some());
                 if let Some(millis) = jumped {
@@ -142,6 +171,8 @@ impl<'a> Transaction<'a> {
                 Ok((done, tx.effects))
             }
             Err(error) => {
+                tx.segments.rolled_back();
+                tx.keys.rolled_back();
                 // Some errors have rolled back already.
                 if !conn.is_autocommit() {
                     conn.execute_batch("ROLLBACK").map_err(|rollback| match &error {
@@ -162,6 +193,30 @@ impl<'a> Transaction<'a> {
         let wants = self.shared.names.wants(route, upstreams);
         self.cache.wants.insert(key, wants.clone());
         wants
+    }
+
+    /// Whether the event is one that this transaction has accepted: its body may not be written yet.
+    pub(super) fn is_new(&self, seq: i64) -> bool {
+        seq >= self.first_seq
+    }
+
+    /// Gives back the place of an event's headers and body outside the database; whether it had one.
+    pub(super) fn release_place(&mut self, seq: i64) -> Result<bool, TxError> {
+        let found: Option<(i64, i64)> = self
+            .conn
+            .prepare_cached(
+                "SELECT segment, head_bytes + body_bytes FROM event WHERE seq = ?1 AND segment <> 0",
+            )?
+            .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((segment, bytes)) = found else {
+            return Ok(false);
+        };
+        self.segments.release(segment, bytes);
+        self.conn
+            .prepare_cached("UPDATE event SET segment = 0 WHERE seq = ?1")?
+            .execute([seq])?;
+        Ok(true)
     }
 
     /// What a seal is made with: the address as text (senders come in runs), and room to write in.

@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, Row as SqlRow};
 
+use super::keys::Keys;
 use super::schema::{self, FORMAT};
 use super::seal::{self, Fields, Head, blob, body_hash, readable};
 
@@ -16,6 +17,7 @@ pub(super) fn upgrade(conn: &Connection, found: i64) -> rusqlite::Result<()> {
     conn.execute_batch("BEGIN IMMEDIATE")?;
     let done = (found..FORMAT).try_for_each(|format| match format {
         1 => seal_all(conn),
+        2 => add_segments(conn).and_then(|()| note_keys(conn)),
         // Not reached: `open` refuses what is older than the first format.
         _ => Ok(()),
     });
@@ -38,6 +40,23 @@ fn seal_all(conn: &Connection) -> rusqlite::Result<()> {
     schema::insert_identity(conn)?;
     seal_events(conn)?;
     seal_conflicts(conn)
+}
+
+/// Format 2 had headers and bodies in the database alone. They stay there.
+fn add_segments(conn: &Connection) -> rusqlite::Result<()> {
+    let sql = schema::sql_of("segment")?;
+    conn.execute_batch(&format!(
+        "ALTER TABLE event ADD COLUMN segment INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE event ADD COLUMN offset INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE event ADD COLUMN head_bytes INTEGER NOT NULL DEFAULT 0;
+         {sql};"
+    ))
+}
+
+/// Format 2 had every key in the table.
+fn note_keys(conn: &Connection) -> rusqlite::Result<()> {
+    let last: Option<i64> = conn.query_row("SELECT max(seq) FROM event", [], |row| row.get(0))?;
+    Keys::set_merged_to(conn, last.unwrap_or(0))
 }
 
 fn seal_events(conn: &Connection) -> rusqlite::Result<()> {

@@ -57,7 +57,7 @@ impl Committer {
         match number("PRAGMA page_count").and_then(|pages| Ok((pages, number("PRAGMA freelist_count")?))) {
             Ok((pages, free)) => {
                 let pages = (pages - free).max(0).cast_unsigned() + wal_pages;
-                self.used = pages * PAGE_BYTES;
+                self.used = pages * PAGE_BYTES + self.beside.segments.taken();
                 if self.room() == 0 {
                     self.shared.set_full(true);
                 }
@@ -90,6 +90,7 @@ impl Committer {
             // Also copies what a reader kept from being copied before.
             self.checkpoint()?;
         }
+        self.remove_unused()?;
         self.measure(pages.saturating_sub(copied))?;
         self.no_room = self.no_room && self.is_out_of_room();
         let shared = &self.shared;
@@ -98,7 +99,7 @@ impl Committer {
         shared.figures.free_bytes.store(free, Ordering::Relaxed);
         let wal = self.file_bytes("-wal");
         shared.figures.wal_bytes.store(wal, Ordering::Relaxed);
-        let taken = self.file_bytes("") + wal + self.file_bytes("-shm");
+        let taken = self.file_bytes("") + wal + self.file_bytes("-shm") + self.beside.segments.taken();
         shared.figures.store_bytes.store(taken, Ordering::Relaxed);
         let limit = limit_bytes(
             shared.settings.bytes_max,
@@ -111,9 +112,41 @@ impl Committer {
         self.find_oldest()
     }
 
+    /// Takes away the files of bodies that nothing names any more.
+    fn remove_unused(&mut self) -> Result<(), Failed> {
+        let unused = match self.beside.segments.find_unused(&self.conn) {
+            Ok(unused) => unused,
+            Err(error) => return self.rolled_back(error.into(), Vec::new()),
+        };
+        if unused.is_empty() {
+            return Ok(());
+        }
+        // A claim that is reading may do so by rows of before: another time.
+        let shared = self.shared.clone();
+        let Ok(_alone) = shared.reading.try_write() else {
+            return Ok(());
+        };
+        for segment in &unused {
+            if let Err(error) = self.beside.segments.remove(*segment, &self.shared.bodies) {
+                return self.rolled_back(error, Vec::new());
+            }
+        }
+        // A row without its file is harmless: it goes with the next try.
+        let forgotten = self.slice(|_, tx| {
+            for segment in &unused {
+                tx.conn
+                    .prepare_cached("DELETE FROM segment WHERE id = ?1")?
+                    .execute([segment])?;
+            }
+            Ok(Pruned::default())
+        });
+        forgotten.map(drop)
+    }
+
     /// Whether the files of the store cannot grow now.
     pub(super) fn is_out_of_room(&self) -> bool {
-        let longest = self.file_bytes("").max(self.file_bytes("-wal"));
+        let database = self.file_bytes("").max(self.file_bytes("-wal"));
+        let longest = database.max(self.beside.segments.longest());
         place::is_out_of_room(&self.shared.settings.path, longest)
     }
 
@@ -164,10 +197,12 @@ impl Committer {
             return Ok(());
         }
         self.pruner.rest();
+        let mut found = 0;
         if self.used > self.limit() / 5 * 4 && self.pruner.space_due() {
             let started = Instant::now();
             let pruned = self.slice(|pruner, tx| pruner.space(tx))?;
             if let Some(pruned) = pruned {
+                found += pruned.removed + pruned.moved;
                 self.pruner.space_done(&pruned, started.elapsed());
             }
         }
@@ -175,8 +210,12 @@ impl Committer {
             let started = Instant::now();
             let pruned = self.slice(|pruner, tx| pruner.retention(tx))?;
             if let Some(pruned) = pruned {
+                found += pruned.removed;
                 self.pruner.retention_done(&pruned, started.elapsed());
             }
+        }
+        if found > 0 {
+            self.remove_unused()?;
         }
         Ok(())
     }
@@ -189,7 +228,7 @@ impl Committer {
         let result = Transaction::run(
             &self.conn,
             &self.shared,
-            &mut self.cache,
+            &mut self.beside,
             &mut self.next_seq,
             |tx| work(pruner, tx),
         );
@@ -199,6 +238,8 @@ impl Committer {
                 if pruned.removed > 0 {
                     self.shared.telemetry.pruned(pruned.removed);
                     self.give_back()?;
+                }
+                if pruned.removed + pruned.moved > 0 {
                     self.checkpoint()?;
                 }
                 Ok(Some(pruned))

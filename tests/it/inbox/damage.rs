@@ -7,7 +7,7 @@ mod trial;
 
 use fastrand::Rng;
 
-use self::trial::{Bench, Damage, FRAME, PAGE, used};
+use self::trial::{Bench, Damage, FRAME, PAGE, SECTOR, used};
 use crate::support::{rounds, seed};
 
 /// So much more, and a store is not checked as a whole when it is opened.
@@ -88,6 +88,22 @@ fn a_damaged_log_never_brings_back_what_was_altered() {
         }
     });
     bench.finish("damaged_log");
+}
+
+#[test]
+fn damaged_bodies_are_reported_and_never_sent() {
+    let mut rng = Rng::with_seed(seed("damaged_bodies"));
+    let mut bench = Bench::new(0, false);
+    let bytes = bench.sample.files.bodies.values().next().unwrap().clone();
+    assert!(bytes.len() > 4096, "no body lies beside the database");
+    let damages = (0..rounds(40, 5_000)).map(|turn| match turn % 20 {
+        0 => Damage::Cut { length: 0 },
+        _ => Damage::drawn(&bytes, SECTOR, &mut rng),
+    });
+    bench.damage_bodies(damages, |damage, silent| {
+        assert!(silent.is_empty(), "{damage:?}: {silent:?}");
+    });
+    bench.finish("damaged_bodies");
 }
 
 /// Each bit of the files that says something, one at a time.

@@ -134,6 +134,33 @@ async fn two_keys_with_the_same_half_are_two_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_key_is_known_while_keys_are_merged_and_after_each_restart() {
+    // So few keys are gathered before they are merged that it goes on all the time.
+    let mut rig = Rig::with(|settings| settings.bytes_max = 2 << 20);
+    let table = |rig: &Rig| -> i64 {
+        let sql = rig.sql();
+        sql.query_row("SELECT count(*) FROM dedup", [], |row| row.get(0))
+            .unwrap()
+    };
+    for n in 1..=120_i64 {
+        assert_eq!(seq_of(rig.accept(&format!("evt_{n}"), "x").await), Seq(n));
+        if n % 7 == 0 {
+            rig = rig.reopen();
+        }
+        if n % 20 == 0 {
+            for known in 1..=n {
+                let again = rig.accept(&format!("evt_{known}"), "x").await;
+                assert!(
+                    matches!(again, Accepted::Duplicate { of, .. } if of == Seq(known)),
+                    "{known} of {n}: {again:?}"
+                );
+            }
+        }
+    }
+    assert!((90..120).contains(&table(&rig)), "{}", table(&rig));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_is_busy_at_once() {
     let rig = Rig::with(|settings| settings.queue_events_max = 8);
     // The committer waits for whoever holds the write lock.
@@ -202,8 +229,9 @@ async fn while_nothing_can_be_written_no_more_is_handed_out_than_can_be_noted() 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_retention_frees_goes_back_to_the_volume() {
     let rig = Rig::new();
-    let body = "x".repeat(16 << 10);
-    for n in 0..600 {
+    // Not long enough for a file of its own kind.
+    let body = "x".repeat(3 << 10);
+    for n in 0..2500 {
         rig.accept(&format!("evt_{n}"), &body).await;
         let job = claim_one(&*rig.inbox).await;
         delivered(&*rig.inbox, &job);
@@ -214,11 +242,101 @@ async fn what_retention_frees_goes_back_to_the_volume() {
         conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap()
     };
     let before = pages(&rig);
-    assert!(before > 2400, "{before}");
+    assert!(before > 2000, "{before}");
     rig.clock.set(Timestamp(START + 8 * DAY));
     let rig = rig.reopen();
     until("pruned", || rig.inbox.counts().events == 0).await;
     until("given back", || pages(&rig) < before / 2).await;
+}
+
+/// The files of bodies, with their lengths.
+fn bodies(rig: &Rig) -> Vec<u64> {
+    let files = std::fs::read_dir(&rig.settings.path).unwrap().flatten();
+    files
+        .filter(|file| file.file_name().to_string_lossy().starts_with("bodies-"))
+        .map(|file| file.metadata().unwrap().len())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_bodies_goes_with_the_last_that_is_needed() {
+    // Files of 256 KiB: 16 bodies each.
+    let rig = Rig::with(|settings| settings.bytes_max = 16 << 20);
+    let body = "x".repeat(16_000);
+    for n in 0..100 {
+        rig.accept(&format!("evt_{n}"), &body).await;
+        let job = claim_one(&*rig.inbox).await;
+        // One stays a dead letter.
+        match n {
+            20 => dead(&*rig.inbox, &job),
+            _ => delivered(&*rig.inbox, &job),
+        }
+    }
+    until("settled", || rig.counts(&app()).pending == 0).await;
+    assert!(bodies(&rig).len() >= 6, "{:?}", bodies(&rig));
+    rig.clock.set(Timestamp(START + 8 * DAY));
+    let rig = rig.reopen();
+    until("pruned", || {
+        rig.inbox.counts().events == 1 && bodies(&rig).len() == 1
+    })
+    .await;
+    // What is left is still there, also after one more restart.
+    let rig = rig.reopen();
+    let replayed = rig
+        .inbox
+        .replay(Selection {
+            status: Some(Status::Dead),
+            ..Selection::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(replayed.deliveries, 1);
+    let job = claim_one(&*rig.inbox).await;
+    assert_eq!(job.event.event.event_id.as_deref(), Some("evt_20"));
+    assert_eq!(&job.event.event.body[..], body.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_stay_of_sparse_files_makes_room_in_a_full_store() {
+    let rig = Rig::with(|settings| settings.bytes_max = 8 << 20);
+    let body = "x".repeat(16_000);
+    let mut kept = BTreeSet::new();
+    // Every eighth is a dead letter, which nothing takes away: half of the store in files of which an eighth is needed.
+    for n in 0..2000 {
+        let id = format!("evt_{n}");
+        let Ok(accepted) = rig.inbox.accept(rig.event(&id, &body)).await else {
+            // Room is made soon.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        assert!(matches!(accepted, Accepted::New(_)));
+        let job = claim_one(&*rig.inbox).await;
+        if kept.len() < 200 && n % 8 == 0 {
+            dead(&*rig.inbox, &job);
+            kept.insert(id);
+        } else {
+            delivered(&*rig.inbox, &job);
+        }
+    }
+    until("settled", || rig.counts(&app()).pending == 0).await;
+    assert!(kept.len() == 200, "room for {} dead letters only", kept.len());
+    let rig = rig.reopen();
+    let replayed = rig
+        .inbox
+        .replay(Selection {
+            status: Some(Status::Dead),
+            ..Selection::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(replayed.deliveries, 200);
+    for _ in 0..200 {
+        let job = claim_one(&*rig.inbox).await;
+        assert_eq!(&job.event.event.body[..], body.as_bytes());
+        kept.remove(job.event.event.event_id.as_deref().unwrap());
+        delivered(&*rig.inbox, &job);
+    }
+    assert!(kept.is_empty(), "{kept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

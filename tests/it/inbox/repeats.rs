@@ -30,6 +30,18 @@ async fn a_dead_event_without_its_body_lives_again_with_the_same_one_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pending_event_without_its_body_is_whole_again_with_its_repeat() {
+    let mut rig = Rig::new();
+    let seq = seq_of(rig.accept("evt_1", "x").await);
+    // From the store, not from memory.
+    rig = rig.reopen();
+    assert_eq!(rig.sql().execute("DELETE FROM payload", []).unwrap(), 1);
+    assert_eq!(rig.accept("evt_1", "x").await, duplicate(seq, false, false));
+    let job = claim_one(&*rig.inbox).await;
+    assert_eq!((job.event.seq, &job.event.event.body[..]), (seq, &b"x"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_id_on_two_paths_is_two_events_with_keys_of_their_own() {
     let mut rig = Rig::new();
     let at = |rig: &Rig, path: &str| {

@@ -313,6 +313,8 @@ fn a_key_lives_for_its_window_and_until_all_is_settled() {
         runtime.block_on(async {
             let mut trial = Trial {
                 rig: Some(Rig::with(|settings| {
+                    // So small that keys move from memory into the table all the time.
+                    settings.bytes_max = 1 << 20;
                     settings.retention = Retention {
                         delivered: Duration::from_millis(KEPT_DELIVERED.cast_unsigned()),
                         dead: Duration::from_millis(KEPT_DEAD.cast_unsigned()),

@@ -13,6 +13,7 @@ use crate::support::{App, Gateway, PATIENCE, Reply, hmac_hex, post, sha256, wait
 pub(super) const FIXTURES: &[(i64, &str)] = &[
     (1, include_str!("format_1.sql")),
     (2, include_str!("format_2.sql")),
+    (3, include_str!("format_3.sql")),
 ];
 /// The answer to a repeat.
 pub(super) const AGAIN: &str = r#"{"received":true,"duplicate":true}"#;
@@ -170,6 +171,11 @@ const EVENTS: &[(&str, &str, &[u8])] = &[
 ];
 /// A body that is sent twice, the second time after its window.
 const REPEATED: &[u8] = b"{\"no id\":\"twice\"}";
+/// So long a body lies in a file of its own kind.
+fn large() -> Vec<u8> {
+    let filler = "all work and no play ".repeat(220);
+    format!(r#"{{"event":"order.paid","filler":"{filler}","id":"evt_large"}}"#).into_bytes()
+}
 /// Another body under an id that is taken.
 const CONFLICT: &[u8] = b"{\"id\":\"evt_taken_1\",\"event\":\"order.paid\",\"sum\":2.00}";
 
@@ -210,6 +216,7 @@ pub(super) fn fill(folder: &Path) -> Vec<String> {
     for (route, rest, body) in EVENTS {
         assert_ne!(send(route, rest, body), AGAIN);
     }
+    assert_ne!(send("orders", "", &large()), AGAIN);
     assert_eq!(send("orders", "", CONFLICT), AGAIN);
     assert_ne!(send("acme", "", REPEATED), AGAIN);
     assert_ne!(send("sync", "", PROXIED), AGAIN);
@@ -257,6 +264,9 @@ pub(super) fn fill(folder: &Path) -> Vec<String> {
     keys
 }
 
+/// Before the name and the bytes of a file of bodies, in a comment.
+const BODIES: &str = "-- file ";
+
 /// A closed store as SQL.
 pub(super) fn dump(db: &Path, keys: &[String]) -> String {
     let conn = Connection::open(db).unwrap();
@@ -270,6 +280,14 @@ pub(super) fn dump(db: &Path, keys: &[String]) -> String {
             .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
             .unwrap();
         writeln!(text, "PRAGMA {pragma} = {value};").unwrap();
+    }
+    let files = std::fs::read_dir(db.parent().unwrap()).unwrap().flatten();
+    for file in files {
+        let name = file.file_name().into_string().unwrap();
+        if name.starts_with("bodies-") {
+            let bytes = hex::encode(std::fs::read(file.path()).unwrap());
+            writeln!(text, "{BODIES}{name} {bytes}").unwrap();
+        }
     }
     text.push_str("PRAGMA journal_mode = WAL;\nBEGIN;\n");
     let mut schema = conn
@@ -309,4 +327,8 @@ pub(super) fn dump(db: &Path, keys: &[String]) -> String {
 pub(super) fn load(text: &str, db: &Path) {
     let conn = Connection::open(db).unwrap();
     conn.execute_batch(text).unwrap();
+    for line in text.lines().filter_map(|line| line.strip_prefix(BODIES)) {
+        let (name, bytes) = line.split_once(' ').unwrap();
+        std::fs::write(db.with_file_name(name), hex::decode(bytes).unwrap()).unwrap();
+    }
 }

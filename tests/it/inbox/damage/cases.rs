@@ -356,3 +356,31 @@ async fn a_delivery_that_damage_gave_to_another_event_does_not_count_for_it() {
     let jobs = claim_exactly(&*rig.inbox, &app(), 3).await;
     assert_eq!(bodies(&jobs), [b"evt_1", b"evt_2", b"evt_3"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_names_a_settled_event_ends_the_store_rather_than_hide_another() {
+    let rig = Rig::new();
+    rig.accept("evt_1", "x").await;
+    rig.accept("evt_2", "y").await;
+    // From the store, not from memory. A small one is checked as it is opened, so the damage comes later.
+    let rig = rig.reopen();
+    let sql = rig.sql();
+    sql.execute_batch(
+        "PRAGMA writable_schema = ON;
+         CREATE TEMP TABLE kept AS SELECT * FROM main.sqlite_schema WHERE name = 'event_open';
+         DELETE FROM main.sqlite_schema WHERE name = 'event_open'",
+    )
+    .unwrap();
+    let settle = "UPDATE event SET state = 1 WHERE event_id = 'evt_1'";
+    assert_eq!(rig.sql().execute(settle, []).unwrap(), 1);
+    let version: i64 = sql
+        .query_row("PRAGMA schema_version", [], |row| row.get(0))
+        .unwrap();
+    sql.execute_batch(&format!(
+        "INSERT INTO main.sqlite_schema SELECT * FROM kept; PRAGMA schema_version = {}",
+        version + 1
+    ))
+    .unwrap();
+    let error = rig.inbox.claim(&app(), 10).await.unwrap_err().to_string();
+    assert!(error.contains("names event 1, which is none"), "{error}");
+}

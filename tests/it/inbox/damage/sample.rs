@@ -37,6 +37,8 @@ pub(super) fn seen(job: &Job) -> Seen {
 pub(super) struct Files {
     pub(super) db: Vec<u8>,
     pub(super) log: Vec<u8>,
+    /// The files of larger bodies, by name.
+    pub(super) bodies: BTreeMap<String, Vec<u8>>,
 }
 
 /// A store with an event in every state, and what each of them is.
@@ -64,7 +66,16 @@ fn read(folder: &Path) -> Files {
     Files {
         db: std::fs::read(folder.join("inbox.db")).unwrap(),
         log: std::fs::read(folder.join("inbox.db-wal")).unwrap_or_default(),
+        bodies: bodies_in(folder)
+            .map(|name| (name.clone(), std::fs::read(folder.join(name)).unwrap()))
+            .collect(),
     }
+}
+
+fn bodies_in(folder: &Path) -> impl Iterator<Item = String> {
+    let names = std::fs::read_dir(folder).unwrap();
+    let names = names.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("bodies-"))
 }
 
 impl Sample {
@@ -105,10 +116,11 @@ impl Sample {
         // Nobody closed it.
         let copy = scratch();
         std::fs::create_dir(copy.path().join("store")).unwrap();
-        for name in ["inbox.db", "inbox.db-wal"] {
+        let names = ["inbox.db", "inbox.db-wal"].map(str::to_owned);
+        for name in names.into_iter().chain(bodies_in(&folder.path().join("store"))) {
             std::fs::copy(
-                folder.path().join("store").join(name),
-                copy.path().join("store").join(name),
+                folder.path().join("store").join(&name),
+                copy.path().join("store").join(&name),
             )
             .unwrap();
         }
@@ -241,6 +253,9 @@ impl Files {
         std::fs::write(settings.path.join("inbox.lock"), "1\nmade\n").unwrap();
         if !self.log.is_empty() {
             std::fs::write(settings.path.join("inbox.db-wal"), &self.log).unwrap();
+        }
+        for (name, bytes) in &self.bodies {
+            std::fs::write(settings.path.join(name), bytes).unwrap();
         }
         settings
     }

@@ -9,13 +9,16 @@ use fastrand::Rng;
 use tokio::runtime::Runtime;
 
 use super::super::*;
-use super::sample::{Sample, scratch, seen};
+use super::sample::{Files, Sample, scratch, seen};
 use crate::support::{proved, rounds};
 
 /// A page of the database.
 pub(super) const PAGE: usize = 4096;
 /// A frame of the log: its header and a page.
 pub(super) const FRAME: usize = 24 + PAGE;
+/// A piece of a file of bodies.
+pub(super) const SECTOR: usize = 512;
+const LOG: &str = "log";
 /// Those of the configuration.
 const UPSTREAMS: [&str; 2] = ["app", "audit"];
 /// For what comes at once, if it comes.
@@ -481,7 +484,8 @@ impl Bench {
         damages: impl Iterator<Item = Damage> + Send,
         judge: impl Fn(&Damage, &Silent) + Sync,
     ) {
-        self.try_all(damages, false, judge);
+        let apply = |damage: &Damage, files: &mut Files| damage.apply(&mut files.db, PAGE);
+        self.try_all("database", damages, apply, judge);
     }
 
     /// The same with the log.
@@ -490,13 +494,31 @@ impl Bench {
         damages: impl Iterator<Item = Damage> + Send,
         judge: impl Fn(&Damage, &Silent) + Sync,
     ) {
-        self.try_all(damages, true, judge);
+        let apply = |damage: &Damage, files: &mut Files| damage.apply(&mut files.log, FRAME);
+        self.try_all(LOG, damages, apply, judge);
+    }
+
+    /// The same with the file of bodies; one that is cut to nothing is gone.
+    pub(super) fn damage_bodies(
+        &mut self,
+        damages: impl Iterator<Item = Damage> + Send,
+        judge: impl Fn(&Damage, &Silent) + Sync,
+    ) {
+        let apply = |damage: &Damage, files: &mut Files| {
+            files
+                .bodies
+                .values_mut()
+                .for_each(|bytes| damage.apply(bytes, SECTOR));
+            files.bodies.retain(|_, bytes| !bytes.is_empty());
+        };
+        self.try_all("bodies", damages, apply, judge);
     }
 
     fn try_all(
         &mut self,
+        place: &str,
         damages: impl Iterator<Item = Damage> + Send,
-        in_log: bool,
+        apply: impl Fn(&Damage, &mut Files) + Sync,
         judge: impl Fn(&Damage, &Silent) + Sync,
     ) {
         let damages = Mutex::new(damages);
@@ -511,15 +533,11 @@ impl Bench {
             let watch = Watch(&failed);
             while let Some(damage) = next() {
                 let mut files = self.sample.files.clone();
-                if in_log {
-                    damage.apply(&mut files.log, FRAME);
-                } else {
-                    damage.apply(&mut files.db, PAGE);
-                }
+                apply(&damage, &mut files);
                 let trial = Trial {
                     sample: &self.sample,
-                    what: format!("{}: {damage:?}", if in_log { "log" } else { "database" }),
-                    in_log,
+                    what: format!("{place}: {damage:?}"),
+                    in_log: place == LOG,
                     settings: files.place(folder.path()),
                     sent: Vec::new(),
                     accepted: BTreeMap::new(),

@@ -1,0 +1,481 @@
+//! Which event holds a dedup key: recent keys in memory, the others in the table `dedup`.
+//!
+//! A key is a hash, so each new one would dirty a page of the table of its own. They are gathered instead, and a whole
+//! generation is merged in the order of its keys, a few with each transaction, so that many fall on one page. Up to which
+//! event the table is complete stands in `meta`; a start reads the keys of the events after it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::schema;
+use super::seal::readable;
+use super::transaction::TxError;
+
+/// Places tried when two different keys share their first 64 bits.
+pub(super) const PLACES_MAX: i64 = 16;
+/// Keys of a generation; of a small store, fewer.
+const GENERATION: u64 = 32 << 10;
+const GENERATION_MIN: u64 = 4;
+/// Bytes of the store for each key of a generation.
+const STORE_BYTES_A_KEY: u64 = 256 << 10;
+/// Keys merged for each one that comes.
+const MERGED_A_KEY: usize = 2;
+/// In `meta`: the last event up to which every key is in the table.
+const MERGED_TO: &str = "keys_merged_to";
+/// Events read at the start at most, should that number be damaged.
+const READ_MAX: i64 = 8 * (32 << 10);
+
+type Map = HashMap<i64, i64, BuildHasherDefault<Hashed>>;
+
+/// The keys are hashes already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.0 = number.cast_unsigned();
+    }
+}
+
+/// The keys that the committer knows of; a transaction changes them, and commits or takes back what it changed.
+#[derive(Debug)]
+pub(super) struct Keys {
+    generation: usize,
+    recent: Map,
+    merging: Merging,
+    /// What the open transaction changed, last first to be undone.
+    changes: Vec<Change>,
+}
+
+/// A generation on its way into the table.
+#[derive(Debug, Default)]
+struct Merging {
+    keys: Map,
+    /// In their order; up to `committed` they are in the table, up to `at` with the open transaction.
+    order: Vec<i64>,
+    at: usize,
+    committed: usize,
+    /// The last event with a key in it, or before it.
+    top: i64,
+}
+
+#[derive(Debug)]
+struct Change {
+    in_merging: bool,
+    place: i64,
+    before: Option<i64>,
+}
+
+/// The first place of a key: half of it.
+pub(super) fn first_place(key: &[u8; 16]) -> i64 {
+    let (half, _) = key.split_at(8);
+    i64::from_be_bytes(half.try_into().unwrap_or_default())
+}
+
+impl Keys {
+    /// Reads what the table does not have yet of the events before `next_seq`.
+    pub(super) fn load(conn: &Connection, next_seq: i64, bytes_max: u64) -> rusqlite::Result<Self> {
+        let generation = (bytes_max / STORE_BYTES_A_KEY).clamp(GENERATION_MIN, GENERATION);
+        let mut keys = Self {
+            generation: usize::try_from(generation).unwrap_or(usize::MAX),
+            recent: Map::default(),
+            merging: Merging::default(),
+            changes: Vec::new(),
+        };
+        let stored = schema::meta_number(conn, MERGED_TO)?.filter(|seq| *seq < next_seq);
+        let from = stored.unwrap_or(0).max(next_seq.saturating_sub(READ_MAX));
+        let mut select = conn.prepare("SELECT seq, dedup_key FROM event WHERE seq > ?1 ORDER BY seq")?;
+        let mut rows = select.query([from])?;
+        while let Some(row) = rows.next()? {
+            // What damage made unreadable holds nothing.
+            let read = || Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?));
+            let Some((seq, Some(key))) = readable(read())? else {
+                continue;
+            };
+            if let Ok(key) = <&[u8; 16]>::try_from(&key[..]) {
+                keys.put_back(conn, key, seq)?;
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Each event has its key in the table: what a store of before is brought up to.
+    pub(super) fn set_merged_to(conn: &Connection, seq: i64) -> rusqlite::Result<()> {
+        schema::set_meta(conn, MERGED_TO, seq)
+    }
+
+    /// As it was before the stop: a later event with the same key holds it.
+    fn put_back(&mut self, conn: &Connection, key: &[u8; 16], seq: i64) -> rusqlite::Result<()> {
+        let first = first_place(key);
+        for step in 0..PLACES_MAX {
+            let place = first.wrapping_add(step);
+            let same = match self.recent.get(&place) {
+                None => true,
+                Some(other) => conn
+                    .prepare_cached("SELECT 1 FROM event WHERE seq = ?1 AND dedup_key = ?2")?
+                    .exists((other, &key[..]))?,
+            };
+            if same {
+                self.recent.insert(place, seq);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The event that has a place.
+    pub(super) fn at(&self, conn: &Connection, place: i64) -> Result<Option<i64>, TxError> {
+        let recent = self.recent.get(&place).or_else(|| self.merging.keys.get(&place));
+        if let Some(seq) = recent {
+            return Ok(Some(*seq));
+        }
+        let found = conn
+            .prepare_cached("SELECT seq FROM dedup WHERE key = ?1")?
+            .query_row([place], |row| row.get(0))
+            .optional()?;
+        Ok(found)
+    }
+
+    /// Gives a place to an event.
+    pub(super) fn take(&mut self, place: i64, seq: i64) {
+        let before = self.recent.insert(place, seq);
+        self.changes.push(Change {
+            in_merging: false,
+            place,
+            before,
+        });
+    }
+
+    /// Takes the places of a key back from an event.
+    pub(super) fn forget(&mut self, conn: &Connection, key: &[u8; 16], seq: i64) -> Result<(), TxError> {
+        let first = first_place(key);
+        for step in 0..PLACES_MAX {
+            let place = first.wrapping_add(step);
+            let mut found = false;
+            for in_merging in [false, true] {
+                let keys = self.map(in_merging);
+                if keys.get(&place) == Some(&seq) {
+                    let before = keys.remove(&place);
+                    self.changes.push(Change {
+                        in_merging,
+                        place,
+                        before,
+                    });
+                    found = true;
+                }
+            }
+            // Also where it was merged while it is still in memory.
+            let gone = conn
+                .prepare_cached("DELETE FROM dedup WHERE key = ?1 AND seq = ?2")?
+                .execute((place, seq))?;
+            if found || gone == 1 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges some keys, now that `came` more have come.
+    pub(super) fn merge(&mut self, conn: &Connection, came: usize) -> Result<(), TxError> {
+        let merging = &mut self.merging;
+        let left = merging.order.get(merging.at..).unwrap_or_default();
+        if left.is_empty() || came == 0 {
+            return Ok(());
+        }
+        let count = left.len().min(came.saturating_mul(MERGED_A_KEY));
+        let mut insert = conn.prepare_cached(
+            "INSERT INTO dedup (key, seq) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = excluded.seq",
+        )?;
+        for place in left.iter().take(count) {
+            // One that was forgotten since is not there.
+            if let Some(seq) = merging.keys.get(place) {
+                insert.execute((place, seq))?;
+            }
+        }
+        merging.at += count;
+        if merging.at == merging.order.len() {
+            Self::set_merged_to(conn, merging.top)?;
+        }
+        Ok(())
+    }
+
+    /// The transaction is durable; `next_seq` is the number of the next event.
+    pub(super) fn committed(&mut self, next_seq: i64) {
+        self.changes.clear();
+        self.merging.committed = self.merging.at;
+        if self.merging.at < self.merging.order.len() || self.recent.len() < self.generation {
+            return;
+        }
+        let keys = std::mem::take(&mut self.recent);
+        self.recent.reserve(self.generation);
+        let mut order: Vec<i64> = keys.keys().copied().collect();
+        order.sort_unstable();
+        self.merging = Merging {
+            keys,
+            order,
+            at: 0,
+            committed: 0,
+            top: next_seq - 1,
+        };
+    }
+
+    /// Nothing of the transaction is left.
+    pub(super) fn rolled_back(&mut self) {
+        self.merging.at = self.merging.committed;
+        while let Some(change) = self.changes.pop() {
+            let keys = self.map(change.in_merging);
+            match change.before {
+                Some(seq) => keys.insert(change.place, seq),
+                None => keys.remove(&change.place),
+            };
+        }
+    }
+
+    fn map(&mut self, in_merging: bool) -> &mut Map {
+        if in_merging {
+            &mut self.merging.keys
+        } else {
+            &mut self.recent
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF: u64 = 7;
+
+    /// A key that shares its first half with every other, and a key of its own.
+    fn key(half: u64, n: u8) -> [u8; 16] {
+        let mut key = [n; 16];
+        key[..8].copy_from_slice(&half.to_be_bytes());
+        key
+    }
+
+    fn database() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(
+            "CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL);
+             CREATE TABLE event (seq INTEGER PRIMARY KEY, dedup_key BLOB);
+             CREATE TABLE dedup (key INTEGER PRIMARY KEY, seq INTEGER NOT NULL)",
+        )
+        .unwrap();
+        conn
+    }
+
+    /// A smallest store, with an event at each number from 1 on.
+    struct Store {
+        conn: Connection,
+        keys: Keys,
+        next: i64,
+    }
+
+    impl Store {
+        fn new() -> Self {
+            let conn = database();
+            let keys = Keys::load(&conn, 1, 0).unwrap();
+            Self { conn, keys, next: 1 }
+        }
+
+        /// Accepts an event with a key of which nobody else has the first half.
+        fn add(&mut self) -> i64 {
+            let seq = self.next;
+            self.write(seq, key(seq.cast_unsigned() << 32, 0));
+            self.keys.merge(&self.conn, 1).unwrap();
+            self.next += 1;
+            self.keys.committed(self.next);
+            seq
+        }
+
+        fn write(&mut self, seq: i64, key: [u8; 16]) {
+            let row = (seq, &key[..]);
+            self.conn
+                .execute("INSERT INTO event VALUES (?1, ?2)", row)
+                .unwrap();
+            self.keys.take(first_place(&key), seq);
+        }
+
+        fn holder(&self, of: i64) -> Option<i64> {
+            self.keys.at(&self.conn, of << 32).unwrap()
+        }
+
+        fn table(&self) -> Vec<i64> {
+            let mut select = self.conn.prepare("SELECT seq FROM dedup ORDER BY seq").unwrap();
+            let rows = select.query_map([], |row| row.get(0)).unwrap();
+            rows.collect::<Result<_, _>>().unwrap()
+        }
+
+        fn read_again(&mut self) {
+            self.keys = Keys::load(&self.conn, self.next, 0).unwrap();
+        }
+    }
+
+    #[test]
+    fn each_key_is_found_wherever_it_is() {
+        let mut store = Store::new();
+        for n in 1..=200 {
+            assert_eq!(store.holder(n), None);
+            assert_eq!(store.add(), n);
+            for known in 1..=n {
+                assert_eq!(store.holder(known), Some(known), "{known} of {n}");
+            }
+            let kept = store.keys.recent.len();
+            assert!(kept <= 2 * GENERATION_MIN as usize, "{kept} in memory after {n}");
+        }
+        let merged = store.table();
+        assert!(merged.len() > 180, "{}", merged.len());
+        // As after a crash, at each point of a merge.
+        for n in 201..=230 {
+            store.read_again();
+            for known in 1..n {
+                assert_eq!(store.holder(known), Some(known), "{known} of {n}, read again");
+            }
+            store.add();
+        }
+    }
+
+    #[test]
+    fn a_start_reads_only_what_the_table_lacks() {
+        let mut store = Store::new();
+        for _ in 0..200 {
+            store.add();
+        }
+        store.read_again();
+        let read = store.keys.recent.len();
+        assert!(read <= 3 * GENERATION_MIN as usize, "{read} read");
+        // A number that no event has yet is damage: everything is read.
+        Keys::set_merged_to(&store.conn, store.next).unwrap();
+        store.read_again();
+        assert_eq!(store.keys.recent.len(), 200);
+    }
+
+    #[test]
+    fn what_is_rolled_back_leaves_no_trace() {
+        let mut store = Store::new();
+        while store.keys.merging.order.is_empty() || store.keys.recent.is_empty() {
+            store.add();
+        }
+        let state = |keys: &Keys| {
+            let sorted = |map: &Map| {
+                let mut all: Vec<_> = map.iter().map(|(place, seq)| (*place, *seq)).collect();
+                all.sort_unstable();
+                all
+            };
+            (sorted(&keys.recent), sorted(&keys.merging.keys), keys.merging.at)
+        };
+        let before = (state(&store.keys), store.table());
+        store.conn.execute_batch("BEGIN").unwrap();
+        let old = store.next - 1;
+        store.write(900, key(old.cast_unsigned() << 32, 0));
+        store.write(901, key(u64::MAX, 0));
+        store.keys.forget(&store.conn, &key(1 << 32, 0), 1).unwrap();
+        assert_eq!(store.holder(old), Some(900));
+        assert_eq!(store.holder(1), None);
+        store.keys.merge(&store.conn, 1).unwrap();
+        assert_ne!(state(&store.keys), before.0);
+        store.keys.rolled_back();
+        store.conn.execute_batch("ROLLBACK").unwrap();
+        assert_eq!((state(&store.keys), store.table()), before);
+        assert_eq!(store.holder(1), Some(1));
+        // What is committed stays.
+        store.write(900, key(old.cast_unsigned() << 32, 0));
+        store.keys.committed(store.next);
+        store.keys.rolled_back();
+        assert_eq!(store.holder(old), Some(900));
+    }
+
+    #[test]
+    fn a_forgotten_key_is_gone_from_memory_and_table() {
+        // Before, while and after its generation is merged.
+        for events in [2_i64, 5, 6, 7, 40] {
+            let mut store = Store::new();
+            for _ in 0..events {
+                store.add();
+            }
+            for n in 1..=events {
+                store
+                    .keys
+                    .forget(&store.conn, &key(n.cast_unsigned() << 32, 0), n + 1)
+                    .unwrap();
+                assert_eq!(store.holder(n), Some(n), "held by another");
+                store
+                    .keys
+                    .forget(&store.conn, &key(n.cast_unsigned() << 32, 0), n)
+                    .unwrap();
+                store.keys.committed(store.next);
+                assert_eq!(store.holder(n), None, "{n} of {events}");
+                store
+                    .conn
+                    .execute("DELETE FROM event WHERE seq = ?1", [n])
+                    .unwrap();
+            }
+            // Nor does it come back by a merge.
+            for _ in 0..60 {
+                store.add();
+            }
+            for n in 1..=events {
+                assert_eq!(store.holder(n), None, "{n} of {events}, later");
+            }
+            assert!(store.table().iter().all(|seq| *seq > events));
+        }
+    }
+
+    #[test]
+    fn keys_with_one_half_keep_their_places_and_lose_them_alone() {
+        let mut store = Store::new();
+        let first = HALF.cast_signed();
+        for n in 1..=3 {
+            let key = key(HALF, n);
+            let row = (i64::from(n), &key[..]);
+            store
+                .conn
+                .execute("INSERT INTO event VALUES (?1, ?2)", row)
+                .unwrap();
+            store.keys.take(first + i64::from(n) - 1, i64::from(n));
+        }
+        let at = |store: &Store, place: i64| store.keys.at(&store.conn, place).unwrap();
+        store.next = 4;
+        store.read_again();
+        assert_eq!(
+            [0, 1, 2, 3].map(|step| at(&store, first + step)),
+            [Some(1), Some(2), Some(3), None]
+        );
+        // A later event with the same key takes its place.
+        let row = (4, &key(HALF, 2)[..]);
+        store
+            .conn
+            .execute("INSERT INTO event VALUES (?1, ?2)", row)
+            .unwrap();
+        store.next = 5;
+        store.read_again();
+        assert_eq!(
+            [0, 1, 2, 3].map(|step| at(&store, first + step)),
+            [Some(1), Some(4), Some(3), None]
+        );
+        store.keys.forget(&store.conn, &key(HALF, 3), 3).unwrap();
+        assert_eq!(
+            [0, 1, 2].map(|step| at(&store, first + step)),
+            [Some(1), Some(4), None]
+        );
+        // In the table too: it stands behind two others.
+        store
+            .conn
+            .execute("INSERT INTO dedup VALUES (?1, 8)", [first + 2])
+            .unwrap();
+        store.keys.forget(&store.conn, &key(HALF, 3), 8).unwrap();
+        assert_eq!(store.table(), Vec::<i64>::new());
+    }
+}

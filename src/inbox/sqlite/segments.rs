@@ -1,0 +1,435 @@
+//! Headers and bodies of larger events, in files beside the database: written once, where SQLite would write them twice.
+//!
+//! A file is appended to and never changed. What is appended is synced before the transaction commits whose rows name it,
+//! so a row never names what is not there; what a transaction left behind that did not commit is written over. The rows
+//! hold the hashes. The table `segment` counts what is still needed of a file, which goes when that is nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use rusqlite::ffi::{self, SQLITE_CANTOPEN, SQLITE_IOERR_READ};
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
+
+use super::open::OpenError;
+use super::place::{self, Known};
+use super::schema::as_i64;
+use super::transaction::TxError;
+
+/// Events with fewer bytes stay in the database: for them one synced file is cheaper than two.
+pub(super) const EVENT_BYTES_MIN: usize = 4096;
+/// Bytes of a file, about; of a small store's, less.
+const FILE_BYTES: u64 = 32 << 20;
+const FILE_BYTES_MIN: u64 = 256 << 10;
+/// Files kept open for reading.
+const OPEN_MAX: usize = 16;
+/// What was written to be synced is not kept in a buffer longer than this.
+const BUFFER_KEPT_BYTES: usize = 1 << 20;
+/// Newest events that are asked whether they lie in a file without a row.
+const NEWEST_EVENTS: i64 = 10_000;
+const PREFIX: &str = "bodies-";
+
+/// Where the headers of an event begin; its body follows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::inbox) struct Place {
+    /// The number of the file.
+    pub(in crate::inbox) segment: i64,
+    pub(in crate::inbox) offset: i64,
+    pub(in crate::inbox) head_bytes: i64,
+}
+
+impl Place {
+    /// Reads `segment, offset, head_bytes, body_bytes` from `column` on; `None`: headers and body are in the database.
+    /// The length of the body comes with it.
+    pub(in crate::inbox) fn read(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<Option<(Self, i64)>> {
+        let segment = row.get(column)?;
+        if segment == 0 {
+            return Ok(None);
+        }
+        let place = Self {
+            segment,
+            offset: row.get(column + 1)?,
+            head_bytes: row.get(column + 2)?,
+        };
+        Ok(Some((place, row.get(column + 3)?)))
+    }
+}
+
+/// What a failed read of a file means to whoever asks SQLite: a disk that fails, or descriptors that are short.
+pub(in crate::inbox) fn unreadable_file(error: io::Error) -> rusqlite::Error {
+    const EIO: i32 = 5;
+    let code = match error.raw_os_error() {
+        Some(EIO) => SQLITE_IOERR_READ,
+        _ => SQLITE_CANTOPEN,
+    };
+    rusqlite::Error::SqliteFailure(
+        ffi::Error::new(code),
+        Some(format!("reading bodies failed: {error}")),
+    )
+}
+
+fn path_of(folder: &Path, segment: i64) -> PathBuf {
+    folder.join(format!("{PREFIX}{segment:010}"))
+}
+
+/// The numbers of the files in `folder`, with their lengths.
+fn files_in(folder: &Path) -> io::Result<BTreeMap<i64, u64>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if let Some(number) = number.and_then(|digits| digits.parse().ok()) {
+            found.insert(number, entry.metadata()?.len());
+        }
+    }
+    Ok(found)
+}
+
+/// The side that reads; any thread.
+#[derive(Debug)]
+pub(in crate::inbox) struct Bodies {
+    folder: PathBuf,
+    open: Mutex<HashMap<i64, Arc<File>>>,
+}
+
+impl Bodies {
+    pub(in crate::inbox) fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            open: Mutex::default(),
+        }
+    }
+
+    /// The headers and the body at `place`; `None` where the file is gone or too short. They are what was found, to be
+    /// checked against the hashes of the row.
+    pub(in crate::inbox) fn read(&self, place: Place, body_bytes: i64) -> io::Result<Option<(Bytes, Bytes)>> {
+        let Some(file) = self.file(place.segment)? else {
+            return Ok(None);
+        };
+        let number = |number: i64| u64::try_from(number).ok();
+        let (offset, head, body) = (number(place.offset), number(place.head_bytes), number(body_bytes));
+        let (Some(offset), Some(head), Some(body)) = (offset, head, body) else {
+            return Ok(None);
+        };
+        let length = head.saturating_add(body);
+        if offset.saturating_add(length) > file.metadata()?.len() {
+            return Ok(None);
+        }
+        let (Ok(length), Ok(head)) = (usize::try_from(length), usize::try_from(head)) else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; length];
+        match file.read_exact_at(&mut bytes, offset) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        let mut headers = Bytes::from(bytes);
+        let body = headers.split_off(head);
+        Ok(Some((headers, body)))
+    }
+
+    fn file(&self, segment: i64) -> io::Result<Option<Arc<File>>> {
+        if let Some(file) = self.lock().get(&segment) {
+            return Ok(Some(file.clone()));
+        }
+        let file = match File::open(path_of(&self.folder, segment)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => Arc::new(other?),
+        };
+        let mut open = self.lock();
+        if open.len() >= OPEN_MAX {
+            // The oldest is read least.
+            let oldest = open.keys().copied().min();
+            oldest.map(|oldest| open.remove(&oldest));
+        }
+        open.insert(segment, file.clone());
+        Ok(Some(file))
+    }
+
+    fn forget(&self, segment: i64) {
+        self.lock().remove(&segment);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Arc<File>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The side that writes; the committer's.
+#[derive(Debug)]
+pub(super) struct Segments {
+    folder: PathBuf,
+    file_bytes: u64,
+    next: i64,
+    current: Option<Current>,
+    /// Of the open transaction: bytes to write at the end of the current file, and what it changes in the counts.
+    unwritten: Vec<u8>,
+    changes: BTreeMap<i64, Change>,
+    /// Bytes of all files.
+    taken: u64,
+}
+
+/// The file that is appended to.
+#[derive(Debug)]
+struct Current {
+    segment: i64,
+    file: File,
+    known: Known,
+    /// Up to where a committed transaction has written, and up to where this one has, or will.
+    committed: u64,
+    end: u64,
+}
+
+/// What a transaction changes in the counts of a file.
+#[derive(Debug, Default, Clone, Copy)]
+struct Change {
+    events: i64,
+    bytes: i64,
+    first: i64,
+    last: i64,
+    end: i64,
+}
+
+impl Segments {
+    /// Finds the files of the store in `folder`, and takes away those that no committed transaction has named.
+    pub(super) fn open(folder: &Path, bytes_max: u64, conn: &Connection) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io {
+            path: folder.to_owned(),
+            source,
+        };
+        let sqlite = |error| OpenError::of(folder, error);
+        let mut files = files_in(folder).map_err(io)?;
+        let highest: i64 = conn
+            .query_row("SELECT coalesce(max(id), 0) FROM segment", [], |row| row.get(0))
+            .map_err(sqlite)?;
+        let newest: i64 = conn
+            .query_row(
+                "SELECT coalesce(max(segment), 0) FROM (SELECT segment FROM event ORDER BY seq DESC LIMIT ?1)",
+                [NEWEST_EVENTS],
+                |row| row.get(0),
+            )
+            .map_err(sqlite)?;
+        let named = highest.max(newest);
+        let next = files.keys().copied().fold(named, i64::max).saturating_add(1);
+        for segment in files.split_off(&named.saturating_add(1)).into_keys() {
+            std::fs::remove_file(path_of(folder, segment)).map_err(io)?;
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            file_bytes: (bytes_max / 64).clamp(FILE_BYTES_MIN, FILE_BYTES),
+            next,
+            current: None,
+            unwritten: Vec::new(),
+            changes: BTreeMap::new(),
+            taken: files.values().sum(),
+        })
+    }
+
+    /// Bytes of all files.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Bytes of the file that is written to.
+    pub(super) fn longest(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| current.end)
+    }
+
+    /// Whether an event goes here.
+    pub(super) fn takes(&self, headers: &[u8], body: &[u8]) -> bool {
+        let bytes = headers.len() + body.len();
+        bytes >= EVENT_BYTES_MIN && bytes as u64 <= self.file_bytes / 2
+    }
+
+    /// Gives headers and body of event `seq` a place; they are there once [`Segments::flush`] has returned.
+    pub(super) fn append(
+        &mut self,
+        conn: &Connection,
+        seq: i64,
+        headers: &[u8],
+        body: &[u8],
+    ) -> Result<Place, TxError> {
+        let bytes = (headers.len() + body.len()) as u64;
+        let fits = |current: &Current| current.end + bytes <= self.file_bytes;
+        if !self.current.as_ref().is_some_and(fits) {
+            self.flush(conn)?;
+            self.current = Some(self.make()?);
+        }
+        let Some(current) = &mut self.current else {
+            return Err(TxError::Final("there is no file for bodies".to_owned()));
+        };
+        let place = Place {
+            segment: current.segment,
+            offset: as_i64(current.end),
+            head_bytes: as_i64(headers.len() as u64),
+        };
+        self.unwritten.extend_from_slice(headers);
+        self.unwritten.extend_from_slice(body);
+        current.end += bytes;
+        let change = self.changes.entry(current.segment).or_default();
+        if change.events == 0 && change.end == 0 {
+            change.first = seq;
+        }
+        change.events += 1;
+        change.bytes += as_i64(bytes);
+        change.last = seq;
+        change.end = as_i64(current.end);
+        Ok(place)
+    }
+
+    /// An event needs its place no more.
+    pub(super) fn release(&mut self, segment: i64, bytes: i64) {
+        let change = self.changes.entry(segment).or_default();
+        change.events -= 1;
+        change.bytes -= bytes;
+    }
+
+    /// Makes durable what the transaction has appended, and writes the counts: the last thing before its COMMIT.
+    pub(super) fn flush(&mut self, conn: &Connection) -> Result<(), TxError> {
+        if let (Some(current), false) = (&self.current, self.unwritten.is_empty()) {
+            let from = current.end - self.unwritten.len() as u64;
+            current
+                .file
+                .write_all_at(&self.unwritten, from)
+                .map_err(write_failed)?;
+            current
+                .file
+                .sync_data()
+                .map_err(|error| TxError::Final(format!("a sync of bodies failed: {error}")))?;
+            // What was synced to a file that somebody removed is gone with us.
+            current.known.check().map_err(TxError::Final)?;
+            self.unwritten.clear();
+            self.unwritten.shrink_to(BUFFER_KEPT_BYTES);
+        }
+        for (segment, change) in std::mem::take(&mut self.changes) {
+            if change.end > 0 {
+                conn.prepare_cached(
+                    "INSERT INTO segment (id, events, live_bytes, bytes, first_seq, last_seq)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                     ON CONFLICT DO UPDATE SET events = events + ?2, live_bytes = live_bytes + ?3, bytes = ?4,
+                       last_seq = ?6",
+                )?
+                .execute((
+                    segment,
+                    change.events,
+                    change.bytes,
+                    change.end,
+                    change.first,
+                    change.last,
+                ))?;
+            } else {
+                conn.prepare_cached(
+                    "UPDATE segment SET events = events + ?2, live_bytes = live_bytes + ?3 WHERE id = ?1",
+                )?
+                .execute((segment, change.events, change.bytes))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The transaction is durable.
+    pub(super) fn committed(&mut self) {
+        if let Some(current) = &mut self.current {
+            self.taken += current.end - current.committed;
+            current.committed = current.end;
+        }
+    }
+
+    /// Nothing of the transaction is left.
+    pub(super) fn rolled_back(&mut self) {
+        self.unwritten.clear();
+        self.changes.clear();
+        if let Some(current) = &mut self.current {
+            current.end = current.committed;
+        }
+    }
+
+    /// Begins a file; its name is durable.
+    fn make(&mut self) -> Result<Current, TxError> {
+        let path = path_of(&self.folder, self.next);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(write_failed)?;
+        let segment = self.next;
+        self.next += 1;
+        place::sync_folder(&self.folder).map_err(|error| TxError::Final(error.to_string()))?;
+        Ok(Current {
+            segment,
+            file,
+            known: Known::at(path).map_err(write_failed)?,
+            committed: 0,
+            end: 0,
+        })
+    }
+
+    /// The files that nothing names any more.
+    pub(super) fn find_unused(&self, conn: &Connection) -> rusqlite::Result<Vec<i64>> {
+        let current = self.current.as_ref().map_or(0, |current| current.segment);
+        let mut found: Vec<i64> = conn
+            .prepare_cached("SELECT id FROM segment WHERE events <= 0 AND id <> ?1")?
+            .query_map([current], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        // A count that is wrong must not take bodies along.
+        let mut named = Ok(());
+        found.retain(|segment| match is_named(conn, *segment) {
+            Ok(is_named) => !is_named,
+            Err(error) => {
+                named = Err(error);
+                false
+            }
+        });
+        named.map(|()| found)
+    }
+
+    /// Takes a file away; its row is to follow.
+    pub(super) fn remove(&mut self, segment: i64, bodies: &Bodies) -> Result<(), TxError> {
+        bodies.forget(segment);
+        let path = path_of(&self.folder, segment);
+        let bytes = std::fs::metadata(&path).map_or(0, |found| found.len());
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(TxError::Final(format!("{}: {error}", path.display())));
+            }
+            _ => {}
+        }
+        self.taken = self.taken.saturating_sub(bytes);
+        Ok(())
+    }
+
+    /// A file of which little is needed, with the numbers of the first and the last event in it.
+    pub(super) fn sparse(&self, conn: &Connection) -> rusqlite::Result<Option<(i64, i64, i64)>> {
+        let current = self.current.as_ref().map_or(0, |current| current.segment);
+        conn.prepare_cached(
+            "SELECT id, first_seq, last_seq FROM segment
+             WHERE id <> ?1 AND events > 0 AND live_bytes < bytes / 4 ORDER BY live_bytes LIMIT 1",
+        )?
+        .query_row([current], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()
+    }
+}
+
+fn is_named(conn: &Connection, segment: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM event e JOIN segment s ON s.id = ?1
+           WHERE e.seq BETWEEN s.first_seq AND s.last_seq AND e.segment = ?1)",
+    )?
+    .query_row([segment], |row| row.get(0))
+}
+
+/// A write that failed for want of room goes by as it does for SQLite.
+fn write_failed(error: io::Error) -> TxError {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let text = format!("writing bodies failed: {error}");
+    match error.kind() {
+        StorageFull | QuotaExceeded => TxError::Full,
+        _ => TxError::Write(text),
+    }
+}
