@@ -244,7 +244,7 @@ static void copy(int fd)
 	struct dirty range = { 0, 0, 0 };
 	struct stat status;
 	ssize_t count;
-	int out;
+	int in, out;
 
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	count = readlink(link, path, sizeof path - 1);
@@ -266,20 +266,25 @@ static void copy(int fd)
 	if (range.to > status.st_size)
 		range.to = status.st_size;
 	out = REAL(open)(target, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	if (out < 0 || REAL(ftruncate)(out, status.st_size) != 0)
+	/* The descriptor may be one that only writes. */
+	in = REAL(open)(link, O_RDONLY | O_CLOEXEC);
+	if (in < 0 || out < 0 || REAL(ftruncate)(out, status.st_size) != 0)
 		abort();
 	while (range.from < range.to) {
 		off_t left = up_to_loss(strrchr(path, '/') + 1, &range.from, range.to) - range.from;
 
 		if (left <= 0)
 			break;
-		count = pread(fd, block, left < (off_t)sizeof block ? (size_t)left : sizeof block, range.from);
-		if (count <= 0)
+		count = REAL(pread)(in, block, left < (off_t)sizeof block ? (size_t)left : sizeof block, range.from);
+		if (count < 0)
+			abort();
+		if (count == 0)
 			break;
 		if (REAL(pwrite)(out, block, count, range.from) != count)
 			abort();
 		range.from += count;
 	}
+	REAL(close)(in);
 	REAL(close)(out);
 }
 

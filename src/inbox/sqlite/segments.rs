@@ -4,7 +4,7 @@
 //! so a row never names what is not there; what a transaction left behind that did not commit is written over. The rows
 //! hold the hashes. The table `segment` counts what is still needed of a file, which goes when that is nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -172,6 +172,8 @@ pub(super) struct Segments {
     changes: BTreeMap<i64, Change>,
     /// Bytes of all files.
     taken: u64,
+    /// Files that the open transaction has filled.
+    filled: Vec<Current>,
 }
 
 /// The file that is appended to.
@@ -216,7 +218,8 @@ impl Segments {
             .map_err(sqlite)?;
         let named = highest.max(newest);
         let next = files.keys().copied().fold(named, i64::max).saturating_add(1);
-        for segment in files.split_off(&named.saturating_add(1)).into_keys() {
+        let unnamed = files.split_off(&named.saturating_add(1)).into_keys();
+        for segment in unnamed.chain(orphans(conn, &mut files).map_err(sqlite)?) {
             std::fs::remove_file(path_of(folder, segment)).map_err(io)?;
         }
         Ok(Self {
@@ -227,6 +230,7 @@ impl Segments {
             unwritten: Vec::new(),
             changes: BTreeMap::new(),
             taken: files.values().sum(),
+            filled: Vec::new(),
         })
     }
 
@@ -258,7 +262,8 @@ impl Segments {
         let fits = |current: &Current| current.end + bytes <= self.file_bytes;
         if !self.current.as_ref().is_some_and(fits) {
             self.flush(conn)?;
-            self.current = Some(self.make()?);
+            let next = self.make()?;
+            self.filled.extend(self.current.replace(next));
         }
         let Some(current) = &mut self.current else {
             return Err(TxError::Final("there is no file for bodies".to_owned()));
@@ -334,6 +339,9 @@ impl Segments {
 
     /// The transaction is durable.
     pub(super) fn committed(&mut self) {
+        for full in self.filled.drain(..) {
+            self.taken += full.end - full.committed;
+        }
         if let Some(current) = &mut self.current {
             self.taken += current.end - current.committed;
             current.committed = current.end;
@@ -344,6 +352,10 @@ impl Segments {
     pub(super) fn rolled_back(&mut self) {
         self.unwritten.clear();
         self.changes.clear();
+        for full in self.filled.drain(..).filter(|full| full.committed == 0) {
+            // One that stays goes with the next start.
+            drop(std::fs::remove_file(path_of(&self.folder, full.segment)));
+        }
         if let Some(current) = &mut self.current {
             current.end = current.committed;
         }
@@ -416,6 +428,27 @@ impl Segments {
     }
 }
 
+/// Takes out of `files` those without a row that no event names: a power cut can undo that a file was removed, and not that
+/// its row was.
+fn orphans(conn: &Connection, files: &mut BTreeMap<i64, u64>) -> rusqlite::Result<Vec<i64>> {
+    let mut has_row = conn.prepare("SELECT 1 FROM segment WHERE id = ?1")?;
+    let mut found = Vec::new();
+    for segment in files.keys() {
+        if !has_row.exists([segment])? {
+            found.push(*segment);
+        }
+    }
+    if !found.is_empty() {
+        let mut named = conn.prepare("SELECT DISTINCT segment FROM event WHERE segment <> 0")?;
+        let named: HashSet<i64> = named.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        found.retain(|segment| !named.contains(segment));
+    }
+    for segment in &found {
+        files.remove(segment);
+    }
+    Ok(found)
+}
+
 fn is_named(conn: &Connection, segment: i64) -> rusqlite::Result<bool> {
     conn.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM event e JOIN segment s ON s.id = ?1
@@ -426,10 +459,10 @@ fn is_named(conn: &Connection, segment: i64) -> rusqlite::Result<bool> {
 
 /// A write that failed for want of room goes by as it does for SQLite.
 fn write_failed(error: io::Error) -> TxError {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     let text = format!("writing bodies failed: {error}");
     match error.kind() {
-        StorageFull | QuotaExceeded => TxError::Full,
+        StorageFull | QuotaExceeded | FileTooLarge => TxError::Full,
         _ => TxError::Write(text),
     }
 }

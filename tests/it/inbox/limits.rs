@@ -296,6 +296,34 @@ async fn a_file_of_bodies_goes_with_the_last_that_is_needed() {
     assert_eq!(&job.event.event.body[..], body.as_bytes());
 }
 
+/// A power cut can bring a removed file back, and cannot bring back its row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_came_back_without_its_row_goes_unless_an_event_names_it() {
+    let mut rig = Rig::new();
+    let body = "x".repeat(16_000);
+    for n in 1..=2 {
+        rig.accept(&format!("evt_{n}"), &body).await;
+        rig = rig.reopen();
+    }
+    assert_eq!(bodies(&rig).len(), 2);
+    let change = |rig: &Rig, sql: &str| assert_eq!(rig.sql().execute(sql, []).unwrap(), 1, "{sql}");
+    change(
+        &rig,
+        "DELETE FROM segment WHERE id = (SELECT min(id) FROM segment)",
+    );
+    rig = rig.reopen();
+    assert_eq!(bodies(&rig).len(), 2);
+    for _ in 1..=2 {
+        assert_eq!(
+            &claim_one(&*rig.inbox).await.event.event.body[..],
+            body.as_bytes()
+        );
+    }
+    change(&rig, "UPDATE event SET segment = 0 WHERE event_id = 'evt_1'");
+    rig = rig.reopen();
+    assert_eq!(bodies(&rig).len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_must_stay_of_sparse_files_makes_room_in_a_full_store() {
     let rig = Rig::with(|settings| settings.bytes_max = 8 << 20);
