@@ -1,4 +1,5 @@
-//! What group commit gives: events kept per second when so many callers wait at once, on this machine's disk.
+//! What group commit gives: events kept per second when so many callers wait at once, on this machine's disk, in a store that
+//! is empty at first and in one that has a million events.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 #![allow(
@@ -20,6 +21,9 @@ use hooklatch::telemetry::Telemetry;
 const BODY_BYTES: usize = 1024;
 /// Callers that wait at the same time.
 const CALLERS: [usize; 4] = [1, 16, 64, 256];
+/// Callers of both stores.
+const COMPARED: usize = 64;
+const MANY_EVENTS: u64 = 1_000_000;
 
 fn commit(criterion: &mut Criterion) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder on the disk");
@@ -54,20 +58,28 @@ fn commit(criterion: &mut Criterion) {
             event: event(&route, &id),
         }
     };
+    let mut keep = |callers: usize| {
+        let waiting = (0..callers).map(|_| store.accept(next())).collect::<Vec<_>>();
+        runtime.block_on(async {
+            for acceptance in waiting {
+                acceptance.await.expect("kept");
+            }
+        });
+    };
     let mut group = criterion.benchmark_group("commit");
     for callers in CALLERS {
         group.throughput(Throughput::Elements(callers as u64));
         group.bench_function(BenchmarkId::from_parameter(callers), |bencher| {
-            bencher.iter(|| {
-                let waiting = (0..callers).map(|_| store.accept(next())).collect::<Vec<_>>();
-                runtime.block_on(async {
-                    for acceptance in waiting {
-                        acceptance.await.expect("kept");
-                    }
-                });
-            });
+            bencher.iter(|| keep(callers));
         });
     }
+    while store.counts().events < MANY_EVENTS {
+        keep(256);
+    }
+    group.throughput(Throughput::Elements(COMPARED as u64));
+    group.bench_function(BenchmarkId::new("with_a_million", COMPARED), |bencher| {
+        bencher.iter(|| keep(COMPARED));
+    });
     group.finish();
     runtime.block_on(store.close());
 }

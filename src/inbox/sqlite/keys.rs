@@ -24,7 +24,7 @@ const STORE_BYTES_A_KEY: u64 = 256 << 10;
 const MERGED_A_KEY: usize = 2;
 /// In `meta`: the last event up to which every key is in the table.
 const MERGED_TO: &str = "keys_merged_to";
-/// Events read at the start at most, should that number be damaged.
+/// Events read at the start where that number is damaged.
 const READ_MAX: i64 = 8 * (32 << 10);
 
 type Map = HashMap<i64, i64, BuildHasherDefault<Hashed>>;
@@ -95,7 +95,7 @@ impl Keys {
             changes: Vec::new(),
         };
         let stored = schema::meta_number(conn, MERGED_TO)?.filter(|seq| *seq < next_seq);
-        let from = stored.unwrap_or(0).max(next_seq.saturating_sub(READ_MAX));
+        let from = stored.unwrap_or_else(|| next_seq.saturating_sub(READ_MAX).max(0));
         let mut select = conn.prepare("SELECT seq, dedup_key FROM event WHERE seq > ?1 ORDER BY seq")?;
         let mut rows = select.query([from])?;
         while let Some(row) = rows.next()? {

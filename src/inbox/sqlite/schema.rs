@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, config::DbConfig};
 
+use super::keys::Keys;
 use super::seal;
 
 /// The format this build writes; a store of a lower one is brought up to it (`upgrade`), one of a higher one is refused.
@@ -168,6 +169,7 @@ pub(super) fn create(conn: &Connection, store_id: &[u8; 16], hash_key: &[u8; 16]
     insert.execute(("events", 0_i64))?;
     insert.execute(("events_before", 1_i64))?;
     drop(insert);
+    Keys::set_merged_to(conn, 0)?;
     insert_identity(conn)?;
     conn.execute_batch("COMMIT")
 }
