@@ -1,8 +1,8 @@
 //! The embedded store: SQLite in WAL mode with synced group commits.
 //!
 //! `open` (`place`, `connect`, `log`, `upgrade`, `recount`) finds everything that can be wrong; `committer` is the one thread
-//! that writes (`transaction`, `accept`, `replay`, `prune`; large bodies go to `segments`); `lane` holds what is in memory of one target; `load` reads events back, and `seal` tells whether they
-//! are what was kept.
+//! that writes (`transaction`, `accept`, `replay`, `prune`), with large bodies in `segments` and recent dedup keys in `keys`;
+//! `lane` holds what is in memory of one target; `load` reads events back, and `seal` tells whether they are what was kept.
 
 mod accept;
 mod committer;
