@@ -25,7 +25,7 @@ const MERGED_A_KEY: usize = 2;
 /// In `meta`: the last event up to which every key is in the table.
 const MERGED_TO: &str = "keys_merged_to";
 /// Events read at the start where that number is damaged.
-const READ_MAX: i64 = 8 * (32 << 10);
+const READ_MAX: i64 = 262_144;
 
 type Map = HashMap<i64, i64, BuildHasherDefault<Hashed>>;
 
@@ -345,6 +345,63 @@ mod tests {
             }
             store.add();
         }
+    }
+
+    #[test]
+    fn keys_are_known_after_a_crash_at_any_point_of_a_merge() {
+        for every in 1..12 {
+            let mut store = Store::new();
+            for n in 1..=120 {
+                store.add();
+                if n % every == 0 {
+                    store.read_again();
+                }
+                for known in 1..=n {
+                    assert_eq!(store.holder(known), Some(known), "{known} of {n}, every {every}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_generation_waits_for_the_one_before() {
+        let mut store = Store::new();
+        // As much as a crash in a merge leaves.
+        for seq in 1..=40_i64 {
+            let key = key(seq.cast_unsigned() << 32, 0);
+            let row = (seq, &key[..]);
+            store
+                .conn
+                .execute("INSERT INTO event VALUES (?1, ?2)", row)
+                .unwrap();
+        }
+        store.next = 41;
+        store.read_again();
+        for n in 41..=100 {
+            store.add();
+            for known in 1..=n {
+                assert_eq!(store.holder(known), Some(known), "{known} of {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_larger_store_gathers_more_keys() {
+        let conn = database();
+        for (bytes_max, generation) in [(0, 4), (16 << 20, 64), (10 << 30, 32 << 10), (1 << 50, 32 << 10)] {
+            assert_eq!(Keys::load(&conn, 1, bytes_max).unwrap().generation, generation);
+        }
+    }
+
+    #[test]
+    fn without_a_merge_the_number_of_the_last_one_stays() {
+        let mut store = Store::new();
+        Keys::set_merged_to(&store.conn, 5).unwrap();
+        store.next = 6;
+        store.read_again();
+        store.add();
+        store.keys.merge(&store.conn, 0).unwrap();
+        assert_eq!(schema::meta_number(&store.conn, MERGED_TO).unwrap(), Some(5));
     }
 
     #[test]
