@@ -244,6 +244,9 @@ fn on_a_full_disk_a_repeat_is_refused_where_something_of_it_must_be_written() {
     wait_for(PATIENCE, || (dead() == 1).then_some(())).expect("a dead letter");
     let damage = "UPDATE payload SET body = x'00' WHERE seq = (SELECT seq FROM event WHERE event_id = ?1)";
     assert_eq!(sql.execute(damage, [DAMAGED]).unwrap(), 1);
+    assert_eq!(rig.send_as("evt_old").map(|answer| answer.status), Some(200));
+    let age = "UPDATE event SET received_at = 0 WHERE event_id = 'evt_old' AND state = 1";
+    wait_for(PATIENCE, || (sql.execute(age, []).unwrap() == 1).then_some(())).expect("delivered");
     rig.fail("write", ENOSPC, 1, FOR_EVER);
     while rig.send().expect("it goes on").status == 200 {}
     let status = |answer: Option<Response>| answer.map(|answer| answer.status);
@@ -257,6 +260,7 @@ fn on_a_full_disk_a_repeat_is_refused_where_something_of_it_must_be_written() {
         assert_eq!(status(rig.send_as(GONE)), Some(503), "a dead one lives again");
         assert_eq!(status(rig.send_as(LATE)), Some(200), "a pending one is kept");
         assert_eq!(status(rig.send_as(DAMAGED)), Some(503), "it takes its place");
+        assert_eq!(status(rig.send_as("evt_old")), Some(503), "its window is over");
     }
     std::fs::remove_file(&rig.faults).unwrap();
     for (id, event_type) in [(GONE, "order.paid"), ("evt_1", "order.void")] {
