@@ -247,9 +247,11 @@ fn on_a_full_disk_a_repeat_is_refused_where_something_of_it_must_be_written() {
     assert_eq!(rig.send_as("evt_old").map(|answer| answer.status), Some(200));
     let age = "UPDATE event SET received_at = 0 WHERE event_id = 'evt_old' AND state = 1";
     wait_for(PATIENCE, || (sql.execute(age, []).unwrap() == 1).then_some(())).expect("delivered");
-    rig.fail("write", ENOSPC, 1, FOR_EVER);
-    while rig.send().expect("it goes on").status == 200 {}
     let status = |answer: Option<Response>| answer.map(|answer| answer.status);
+    rig.fail("write", ENOSPC, 1, FOR_EVER);
+    // The first that nothing can be written of: it was not known before that there is no room.
+    assert_eq!(status(rig.send_as("evt_old")), Some(503), "its window is over");
+    while rig.send().expect("it goes on").status == 200 {}
     for _ in 0..2 {
         assert_eq!(status(rig.send_as("evt_1")), Some(200), "all of it is kept");
         assert_eq!(
