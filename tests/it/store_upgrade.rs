@@ -103,7 +103,7 @@ impl Store {
         let mut select = sql
             .prepare(
                 "SELECT r.name, e.path_rest, e.query, e.seq, e.state FROM event e JOIN route r ON r.id = e.route
-                   JOIN dedup k ON k.seq = e.seq",
+                 WHERE e.seq = (SELECT max(seq) FROM event o WHERE o.dedup_key = e.dedup_key)",
             )
             .unwrap();
         let copies = select.query_map([], |row| {
