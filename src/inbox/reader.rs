@@ -9,8 +9,8 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
 
 use super::sqlite::{
-    Bodies, DB_FILE, FORMAT, Head, Place, blob, delivery_status, event_state, flag, open_reader, readable,
-    seal_of_names, unreadable_file,
+    Bodies, DB_FILE, FORMAT, Head, blob, delivery_status, event_state, flag, open_reader, readable,
+    seal_of_names,
 };
 use super::{Selection, Status};
 use crate::event::{Seq, Timestamp};
@@ -277,18 +277,7 @@ impl Reader {
             .conn
             .prepare_cached(&sql)?
             .query_row([seq.0], |row| {
-                let (headers, body) = match Place::read(row, 22)? {
-                    Some((place, body_bytes)) => {
-                        let found = self.bodies.read(place, body_bytes).map_err(unreadable_file)?;
-                        found.map_or((None, None), |(headers, body)| {
-                            (Some(headers.to_vec()), Some(body.to_vec()))
-                        })
-                    }
-                    None => (
-                        blob(row, 19)?.map(<[u8]>::to_vec),
-                        blob(row, 20)?.map(<[u8]>::to_vec),
-                    ),
-                };
+                let (headers, body) = self.bodies.of_row(row, 19, 22)?;
                 let detail = EventDetail {
                     line: line(row)?,
                     method: text(row, 13)?.unwrap_or_default(),
@@ -297,8 +286,8 @@ impl Reader {
                     host: text(row, 16)?.unwrap_or_default(),
                     client: text(row, 17)?.unwrap_or_default(),
                     secret: text(row, 18)?,
-                    headers,
-                    body,
+                    headers: headers.map(Vec::from),
+                    body: body.map(Vec::from),
                     corrupt: false,
                     deliveries: Vec::new(),
                     conflicting: Vec::new(),

@@ -48,16 +48,12 @@ pub(super) fn accept(
     has_room: bool,
 ) -> Result<Option<Accepted>, TxError> {
     let wants = tx.wants(&new.event.route, &new.upstreams);
-    if !has_room || is_over_share(tx, &wants) {
-        // A repeat takes no room: its sender must not be refused for want of it.
-        return match find(tx, new)? {
-            Place::Held(_, holder) if holds(tx, new, &holder) => repeat(tx, new, &holder, false),
-            _ => Ok(None),
-        };
-    }
+    let has_room = has_room && !is_over_share(tx, &wants);
     match find(tx, new)? {
+        // A repeat takes no room: its sender must not be refused for want of it.
+        Place::Held(_, holder) if holds(tx, new, &holder) => repeat(tx, new, &holder, has_room),
+        _ if !has_room => Ok(None),
         Place::Free(place) => insert(tx, new, &wants, place, None).map(Some),
-        Place::Held(_, holder) if holds(tx, new, &holder) => repeat(tx, new, &holder, true),
         Place::Held(place, holder) => {
             let earlier = match &holder.event_key {
                 Some(stored) => EventKey::from_stored(stored),

@@ -9,8 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Rows};
 use super::lane::{Corrupt, Found, Fresh, Look, Row};
 use super::names::Wants;
 use super::schema::{flag, state, status};
-use super::seal::{Head, blob, is_done, is_unreadable};
-use super::segments::{Place, unreadable_file};
+use super::seal::{Head, is_done, is_unreadable};
 use super::state::Shared;
 use crate::event::{
     Event, EventKey, KeptEvent, KeyKind, ProviderName, RouteName, SecretName, Seq, Timestamp,
@@ -67,8 +66,7 @@ static EVENT: LazyLock<String> = LazyLock::new(|| {
 });
 const ROUTE: usize = Head::COUNT;
 const WANTS: usize = Head::COUNT + 1;
-const HEADERS: usize = Head::COUNT + 2;
-const BODY: usize = Head::COUNT + 3;
+const PAYLOAD: usize = Head::COUNT + 2;
 const PLACE: usize = Head::COUNT + 4;
 const STATE: usize = Head::COUNT + 8;
 
@@ -108,16 +106,7 @@ fn read(row: &SqlRow<'_>, shared: &Shared) -> rusqlite::Result<Loaded> {
     let route = shared.route_name(row.get(ROUTE)?);
     let wants = shared.names.set(row.get(WANTS)?);
     let names = Wants::seal_of(wants.as_deref(), &route);
-    let (headers, body) = match Place::read(row, PLACE)? {
-        Some((place, body_bytes)) => {
-            let found = shared.bodies.read(place, body_bytes).map_err(unreadable_file)?;
-            found.map_or((None, None), |(headers, body)| (Some(headers), Some(body)))
-        }
-        None => (
-            blob(row, HEADERS)?.map(Bytes::copy_from_slice),
-            blob(row, BODY)?.map(Bytes::copy_from_slice),
-        ),
-    };
+    let (headers, body) = shared.bodies.of_row(row, PAYLOAD, PLACE)?;
     let whole = match (&headers, &body) {
         (Some(headers), Some(body)) => head.is_whole(route.as_str(), names, headers, body),
         _ => false,

@@ -55,7 +55,7 @@ pub use open::{OpenError, open};
 pub(super) use place::DB_FILE;
 pub(super) use schema::{FORMAT, flag, state as event_state, status as delivery_status};
 pub(super) use seal::{Head, blob, names as seal_of_names, readable};
-pub(super) use segments::{Bodies, Place, unreadable_file};
+pub(super) use segments::Bodies;
 pub(super) use state::open_reader;
 
 /// The SQLite store. Dropping it without [`Inbox::close`] ends its thread after what is queued.

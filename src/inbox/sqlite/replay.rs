@@ -207,7 +207,7 @@ fn has_payload(tx: &Transaction<'_>, seq: i64) -> Result<bool, TxError> {
         .conn
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM payload WHERE seq = ?1)
-           OR EXISTS (SELECT 1 FROM event WHERE seq = ?1 AND segment <> 0)",
+               OR EXISTS (SELECT 1 FROM event WHERE seq = ?1 AND segment <> 0)",
         )?
         .query_row([seq], |row| row.get(0))?;
     Ok(found)

@@ -186,19 +186,23 @@ pub(super) fn insert_identity(conn: &Connection) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-/// How [`create`] makes the table `name`.
-pub(super) fn sql_of(name: &str) -> rusqlite::Result<String> {
+/// A database of the tables alone.
+fn model() -> rusqlite::Result<Connection> {
     let model = Connection::open_in_memory()?;
     model.execute_batch(TABLES)?;
-    model.query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [name], |row| {
+    Ok(model)
+}
+
+/// How [`create`] makes the table `name`.
+pub(super) fn sql_of(name: &str) -> rusqlite::Result<String> {
+    model()?.query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [name], |row| {
         row.get(0)
     })
 }
 
 /// A table, an index or a view of ours that is not as [`create`] makes it. What others added beside them is not looked at.
 pub(super) fn altered(conn: &Connection) -> rusqlite::Result<Option<String>> {
-    let model = Connection::open_in_memory()?;
-    model.execute_batch(TABLES)?;
+    let model = model()?;
     let mut ours =
         model.prepare("SELECT name, type, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL")?;
     let mut found = conn.prepare(

@@ -18,10 +18,11 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 use super::open::OpenError;
 use super::place::{self, Known};
 use super::schema::as_i64;
+use super::seal::blob;
 use super::transaction::TxError;
 
 /// Events with fewer bytes stay in the database: for them one synced file is cheaper than two.
-pub(super) const EVENT_BYTES_MIN: usize = 4096;
+const EVENT_BYTES_MIN: usize = 4096;
 /// Bytes of a file, about; of a small store's, less.
 const FILE_BYTES: u64 = 32 << 20;
 const FILE_BYTES_MIN: u64 = 256 << 10;
@@ -35,17 +36,17 @@ const PREFIX: &str = "bodies-";
 
 /// Where the headers of an event begin; its body follows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::inbox) struct Place {
+pub(super) struct Place {
     /// The number of the file.
-    pub(in crate::inbox) segment: i64,
-    pub(in crate::inbox) offset: i64,
-    pub(in crate::inbox) head_bytes: i64,
+    pub(super) segment: i64,
+    pub(super) offset: i64,
+    pub(super) head_bytes: i64,
 }
 
 impl Place {
     /// Reads `segment, offset, head_bytes, body_bytes` from `column` on; `None`: headers and body are in the database.
     /// The length of the body comes with it.
-    pub(in crate::inbox) fn read(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<Option<(Self, i64)>> {
+    pub(super) fn read(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<Option<(Self, i64)>> {
         let segment = row.get(column)?;
         if segment == 0 {
             return Ok(None);
@@ -60,7 +61,7 @@ impl Place {
 }
 
 /// What a failed read of a file means to whoever asks SQLite: a disk that fails, or descriptors that are short.
-pub(in crate::inbox) fn unreadable_file(error: io::Error) -> rusqlite::Error {
+pub(super) fn unreadable_file(error: io::Error) -> rusqlite::Error {
     const EIO: i32 = 5;
     let code = match error.raw_os_error() {
         Some(EIO) => SQLITE_IOERR_READ,
@@ -105,9 +106,25 @@ impl Bodies {
         }
     }
 
+    /// Headers and body of an event's row that has `headers, body` of its payload from column `payload` on, and
+    /// `segment, offset, head_bytes, body_bytes` from `place` on: as they were found, wherever they lie.
+    pub(in crate::inbox) fn of_row(
+        &self,
+        row: &SqlRow<'_>,
+        payload: usize,
+        place: usize,
+    ) -> rusqlite::Result<(Option<Bytes>, Option<Bytes>)> {
+        let Some((place, body_bytes)) = Place::read(row, place)? else {
+            let column = |at| blob(row, at).map(|found| found.map(Bytes::copy_from_slice));
+            return Ok((column(payload)?, column(payload + 1)?));
+        };
+        let found = self.read(place, body_bytes).map_err(unreadable_file)?;
+        Ok(found.map_or((None, None), |(headers, body)| (Some(headers), Some(body))))
+    }
+
     /// The headers and the body at `place`; `None` where the file is gone or too short. They are what was found, to be
     /// checked against the hashes of the row.
-    pub(in crate::inbox) fn read(&self, place: Place, body_bytes: i64) -> io::Result<Option<(Bytes, Bytes)>> {
+    pub(super) fn read(&self, place: Place, body_bytes: i64) -> io::Result<Option<(Bytes, Bytes)>> {
         let Some(file) = self.file(place.segment)? else {
             return Ok(None);
         };

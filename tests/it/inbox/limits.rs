@@ -258,6 +258,15 @@ fn bodies(rig: &Rig) -> Vec<u64> {
         .collect()
 }
 
+/// How many deliveries were dead, and are pending again.
+async fn replay_dead(rig: &Rig) -> u64 {
+    let dead = Selection {
+        status: Some(Status::Dead),
+        ..Selection::default()
+    };
+    rig.inbox.replay(dead).await.unwrap().deliveries
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_bodies_goes_with_the_last_that_is_needed() {
     // Files of 256 KiB: 16 bodies each.
@@ -282,15 +291,7 @@ async fn a_file_of_bodies_goes_with_the_last_that_is_needed() {
     .await;
     // What is left is still there, also after one more restart.
     let rig = rig.reopen();
-    let replayed = rig
-        .inbox
-        .replay(Selection {
-            status: Some(Status::Dead),
-            ..Selection::default()
-        })
-        .await
-        .unwrap();
-    assert_eq!(replayed.deliveries, 1);
+    assert_eq!(replay_dead(&rig).await, 1);
     let job = claim_one(&*rig.inbox).await;
     assert_eq!(job.event.event.event_id.as_deref(), Some("evt_20"));
     assert_eq!(&job.event.event.body[..], body.as_bytes());
@@ -349,15 +350,7 @@ async fn what_must_stay_of_sparse_files_makes_room_in_a_full_store() {
     until("settled", || rig.counts(&app()).pending == 0).await;
     assert!(kept.len() == 200, "room for {} dead letters only", kept.len());
     let rig = rig.reopen();
-    let replayed = rig
-        .inbox
-        .replay(Selection {
-            status: Some(Status::Dead),
-            ..Selection::default()
-        })
-        .await
-        .unwrap();
-    assert_eq!(replayed.deliveries, 200);
+    assert_eq!(replay_dead(&rig).await, 200);
     for _ in 0..200 {
         let job = claim_one(&*rig.inbox).await;
         assert_eq!(&job.event.event.body[..], body.as_bytes());
