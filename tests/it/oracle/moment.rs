@@ -42,7 +42,8 @@ impl Moment {
         (Self::FailedSync, 1),
     ];
 
-    /// A turn of moments in random order.
+    /// A turn of moments in random order, taken from its end. The first is under load, so that what follows, and even the
+    /// shortest run, has something to lose.
     pub(super) fn turn(small: bool, rng: &mut Rng) -> Vec<Self> {
         let shares: &[_] = if small { &Self::SMALL } else { &Self::ROOMY };
         let mut turn: Vec<_> = shares
@@ -50,6 +51,10 @@ impl Moment {
             .flat_map(|(moment, share)| std::iter::repeat_n(*moment, *share))
             .collect();
         rng.shuffle(&mut turn);
+        if let Some(place) = turn.iter().position(|moment| *moment == Self::Load) {
+            let load = turn.remove(place);
+            turn.push(load);
+        }
         turn
     }
 
@@ -107,5 +112,15 @@ impl fmt::Display for Tally {
             write!(f, "{comma}{count} {what}")?;
         }
         write!(f, "; longest log {} KiB)", self.wal_bytes_max >> 10)
+    }
+}
+
+#[test]
+fn every_turn_begins_under_load() {
+    for seed in 0..200 {
+        for small in [false, true] {
+            let turn = Moment::turn(small, &mut Rng::with_seed(seed));
+            assert_eq!(turn.last(), Some(&Moment::Load), "seed {seed}");
+        }
     }
 }
