@@ -12,6 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use hooklatch::fields::Fields;
 use hooklatch::provider::identify::identify;
 use hooklatch::provider::preset;
+use hooklatch::provider::scheme::Request;
 
 const BODY_BYTES: [usize; 4] = [256, 1 << 10, 10 << 10, 100 << 10];
 
@@ -37,7 +38,7 @@ fn identify_by_size(criterion: &mut Criterion) {
             group.throughput(Throughput::Bytes(body.len() as u64));
             group.bench_with_input(BenchmarkId::new(place, body_bytes), &body, |bencher, body| {
                 bencher.iter(|| {
-                    let identity = identify(rule, &headers, black_box(body.as_bytes()));
+                    let identity = identify(rule, &Request::new(&headers, black_box(body.as_bytes())));
                     assert_eq!(identity.id.as_deref(), Some("evt_1"));
                 });
             });

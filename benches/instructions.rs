@@ -24,8 +24,11 @@ use std::time::{Duration, Instant};
 
 use hooklatch::event::{SecretName, Timestamp};
 use hooklatch::fields::Fields;
+use hooklatch::provider::body_hmac::BodyHmac;
 use hooklatch::provider::identify::identify;
+use hooklatch::provider::key::SchemeKey;
 use hooklatch::provider::preset::{self, Preset};
+use hooklatch::provider::scheme::Request;
 use hooklatch::provider::signature::LiveKey;
 use hooklatch::secret::Key;
 use rustix::process::{Pid, Signal, kill_process};
@@ -178,29 +181,33 @@ fn body(body_bytes: usize, id: usize) -> Vec<u8> {
     format!(r#"{{"data":[{items}],"event":"lead.created","id":"evt_{id:08}"}}"#).into_bytes()
 }
 
+fn rule(preset: &Preset) -> &BodyHmac {
+    preset.body_hmac().expect("a digest of the body")
+}
+
 /// Runs one function so many times.
 fn run(case: &str, runs: usize) {
     let body_bytes = if case.ends_with("_10k") { 10 << 10 } else { 1 << 10 };
     let body = body(body_bytes, 1);
     let preset = quantiv();
     let key = Key::new(SECRET).expect("not empty");
-    let signed = preset.scheme.sign(&key, &body);
+    let signed = rule(preset).sign(&key, &body);
     let headers = Fields::from_pairs([
         (&b"content-type"[..], &b"application/json"[..]),
         (signed.header.as_bytes(), signed.value.as_bytes()),
     ]);
     let keys = [LiveKey {
         name: SecretName::new("bench"),
-        key,
+        key: SchemeKey::Hmac(key),
         until: None,
     }];
     for _ in 0..runs {
         if case.starts_with("verify") {
-            let presented = preset.scheme.read(black_box(&headers)).expect("well formed");
+            let presented = rule(preset).read(black_box(&headers)).expect("well formed");
             let matched = presented.check(&keys, Timestamp(0), black_box(&body));
             assert!(matched.is_ok());
         } else {
-            let identity = identify(&preset.identify, &headers, black_box(&body));
+            let identity = identify(&preset.identify, &Request::new(&headers, black_box(&body)));
             assert!(identity.id.is_some());
         }
     }
@@ -242,7 +249,7 @@ fn chain(mode: &str, body_bytes: usize, events: usize) -> f64 {
     let mut answers = BufReader::new(stream.try_clone().expect("a socket"));
     for id in 0..events {
         let body = body(body_bytes, id);
-        let signed = preset.scheme.sign(&key, &body);
+        let signed = rule(preset).sign(&key, &body);
         let mut request = format!(
             "POST /webhook HTTP/1.1\r\nHost: hooks.example\r\nContent-Type: application/json\r\n{}: {}\r\nContent-Length: \
              {}\r\n\r\n",

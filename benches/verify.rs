@@ -11,6 +11,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hooklatch::event::{SecretName, Timestamp};
 use hooklatch::fields::Fields;
+use hooklatch::provider::key::SchemeKey;
 use hooklatch::provider::preset;
 use hooklatch::provider::signature::LiveKey;
 use hooklatch::secret::Key;
@@ -19,11 +20,12 @@ use hooklatch::secret::Key;
 const BODY_BYTES: [usize; 5] = [256, 1 << 10, 10 << 10, 100 << 10, 1 << 20];
 
 fn verify(criterion: &mut Criterion) {
-    let scheme = &preset::find("quantiv").expect("the preset is embedded").scheme;
+    let preset = preset::find("quantiv").expect("the preset is embedded");
+    let scheme = preset.body_hmac().expect("a digest of the body");
     let key = Key::new(b"bench-secret-0123456789").expect("not empty");
     let keys = [LiveKey {
         name: SecretName::new("bench"),
-        key: key.clone(),
+        key: SchemeKey::Hmac(key.clone()),
         until: None,
     }];
     let mut group = criterion.benchmark_group("verify");

@@ -26,6 +26,7 @@ pub mod event;
 pub mod fields;
 pub mod handoff;
 pub mod inbox;
+pub mod keys;
 pub mod provider;
 pub mod rate;
 pub mod receive;

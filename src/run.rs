@@ -22,6 +22,7 @@ use crate::config::{Config, TlsFiles};
 use crate::deliver::Deliverer;
 use crate::event::DedupHashKey;
 use crate::inbox::{self, Inbox, OpenError};
+use crate::keys::{Https, KeyCache};
 use crate::receive::{FrontDoor, Parts, TlsError, TlsIdentity};
 use crate::secret::SecretText;
 use crate::shutdown::{self, Controller, Phase, Watch};
@@ -339,6 +340,9 @@ fn token(config: &Config) -> Option<&[u8]> {
     config.admin.token.as_ref().map(SecretText::expose)
 }
 
+/// The folder of the store in which refused requests are kept.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
 fn front_door(
     config: &Config,
     inbox: Option<Arc<dyn Inbox>>,
@@ -356,6 +360,8 @@ fn front_door(
         inbox,
         hash_key,
         client: client(),
+        quarantine: config.store.as_ref().map(|store| store.path.join(QUARANTINE)),
+        keys: Arc::new(KeyCache::new(Arc::new(Https::new(client())), clock.clone())),
         telemetry,
         clock,
         stop,

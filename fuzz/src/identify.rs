@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use hooklatch::fields::Fields;
 use hooklatch::provider::identify::{EVENT_ID_BYTES_MAX, IdentifyRule, Identity, JSON_DEPTH_MAX, identify};
 use hooklatch::provider::preset;
+use hooklatch::provider::scheme::Request;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
@@ -18,6 +19,8 @@ static RULES: LazyLock<Vec<IdentifyRule>> = LazyLock::new(|| {
     let mut rules: Vec<IdentifyRule> = preset::all()
         .iter()
         .map(|preset| preset.identify.clone())
+        // Other places than pointers are read by other means.
+        .filter(|rule| rule.id_places.is_none() && rule.type_places.is_none())
         .collect();
     for (id, event_type, hint) in [
         ("/id", Some("/type"), true),
@@ -33,6 +36,7 @@ static RULES: LazyLock<Vec<IdentifyRule>> = LazyLock::new(|| {
             id: pointer(id),
             event_type: event_type.and_then(pointer),
             type_header: hint.then(|| TYPE_HEADER.into()),
+            ..IdentifyRule::default()
         });
     }
     rules
@@ -47,7 +51,7 @@ pub fn run(data: &[u8]) {
     let headers = Fields::from_pairs(hints.iter().map(|hint| (name.as_bytes(), *hint)));
     let body = input.0;
 
-    let got = identify(rule, &headers, body);
+    let got = identify(rule, &Request::new(&headers, body));
     let document = parse(body, JSON_DEPTH_MAX);
     assert_eq!(got, expected(rule, &hints, document.as_ref()));
 

@@ -19,6 +19,7 @@ use hooklatch::inbox::{
     Acceptance, Accepted, Claim, Counts, Health, Inbox, InboxError, NewEvent, ProxyMark, Replayed, Selection,
     Settlement,
 };
+use hooklatch::keys::{Https, KeyCache};
 use hooklatch::receive::settings::{Limits, Quota};
 use hooklatch::receive::{FrontDoor, Parts};
 use hooklatch::shutdown::{self, Controller, Phase};
@@ -85,6 +86,11 @@ impl World {
             hash_key: DedupHashKey([7; 16]),
             marks: Vec::new(),
             client: Client::new(Duration::ZERO, 0),
+            quarantine: None,
+            keys: Arc::new(KeyCache::new(
+                Arc::new(Https::new(Client::new(Duration::ZERO, 0))),
+                clock.clone(),
+            )),
             telemetry: Telemetry::with_clock(clock.clone()),
             clock,
             stop,

@@ -7,8 +7,10 @@ use std::sync::LazyLock;
 
 use hooklatch::event::{SecretName, Timestamp};
 use hooklatch::fields::Fields;
+use hooklatch::provider::body_hmac::BodyHmac;
+use hooklatch::provider::encoding::{Encoding, Prefix};
+use hooklatch::provider::key::{KeyForm, SchemeKey};
 use hooklatch::provider::preset;
-use hooklatch::provider::scheme::{Encoding, KeyForm, Prefix, Scheme};
 use hooklatch::provider::signature::{LiveKey, SECRETS_MAX, SignatureError};
 use hooklatch::secret::SecretText;
 
@@ -22,7 +24,7 @@ const SECRETS: usize = 10;
 const HEADERS_MAX: u8 = 5;
 
 struct Case {
-    scheme: Scheme,
+    scheme: BodyHmac,
     /// As the product holds them.
     keys: Vec<LiveKey>,
     /// The bytes that sign.
@@ -30,7 +32,10 @@ struct Case {
 }
 
 static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
-    let mut schemes: Vec<Scheme> = preset::all().iter().map(|preset| preset.scheme.clone()).collect();
+    let mut schemes: Vec<BodyHmac> = preset::all()
+        .iter()
+        .filter_map(|preset| preset.body_hmac().cloned())
+        .collect();
     let prefixes = [
         Prefix::None,
         Prefix::Required("v1,".into()),
@@ -40,7 +45,7 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
         for encoding in [Encoding::Hex, Encoding::Base64, Encoding::HexOrBase64] {
             let (headers, key) = (vec!["x-one".into(), "x-two".into()], KeyForm::Whsec);
             let prefix = prefix.clone();
-            schemes.push(Scheme {
+            schemes.push(BodyHmac {
                 headers,
                 prefix,
                 encoding,
@@ -51,7 +56,7 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     schemes.into_iter().map(case).collect()
 });
 
-fn case(scheme: Scheme) -> Case {
+fn case(scheme: BodyHmac) -> Case {
     let bytes: Vec<Vec<u8>> = (0..SECRETS)
         .map(|n| format!("secret-{n:03}").repeat(1 + n * 3).into_bytes())
         .collect();
@@ -61,10 +66,11 @@ fn case(scheme: Scheme) -> Case {
             KeyForm::Hex => hex(bytes),
             KeyForm::Base64 => base64(bytes),
             KeyForm::Whsec => [b"whsec_", &base64(bytes)[..]].concat(),
+            other => panic!("{other:?} is no form of an HMAC's key"),
         };
         LiveKey {
             name: SecretName::new(n.to_string()),
-            key: scheme.key.key(&SecretText::new(text)).unwrap(),
+            key: SchemeKey::Hmac(scheme.key.hmac(&SecretText::new(text)).unwrap()),
             until: None,
         }
     });
@@ -112,7 +118,10 @@ pub fn run(data: &[u8]) {
         _ => panic!("{got:?}, but it is {expected:?}: {:?} {headers:?}", case.scheme),
     }
     if expired == 0xff {
-        let signed = case.scheme.sign(&case.keys[0].key, body);
+        let SchemeKey::Hmac(key) = &case.keys[0].key else {
+            panic!("not a key of HMAC-SHA256");
+        };
+        let signed = case.scheme.sign(key, body);
         let fields = Fields::from_pairs([(signed.header.as_bytes(), signed.value.as_bytes())]);
         let presented = case.scheme.read(&fields).expect("what we sign is of the form");
         assert!(
@@ -178,7 +187,7 @@ impl<'a> Recipe<'a> {
 }
 
 /// One of the scheme's names in some spelling, or another name.
-fn header_name(scheme: &Scheme, choice: u8) -> Vec<u8> {
+fn header_name(scheme: &BodyHmac, choice: u8) -> Vec<u8> {
     let names: Vec<&str> = scheme.headers.iter().map(|name| &**name).collect();
     let name = match names.get(usize::from(choice & 3)) {
         Some(name) => *name,
@@ -229,7 +238,7 @@ fn judge(
         .ok_or(SignatureError::Mismatch)
 }
 
-fn decode(scheme: &Scheme, value: &[u8]) -> Option<Vec<u8>> {
+fn decode(scheme: &BodyHmac, value: &[u8]) -> Option<Vec<u8>> {
     let cut = |prefix: &str| {
         let start = value.get(..prefix.len())?;
         let same = start.to_ascii_lowercase() == prefix.to_ascii_lowercase().as_bytes();

@@ -8,8 +8,34 @@ use crate::fields::Fields;
 /// A captured request.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Capture {
+    /// The method, where the capture says it.
+    pub(super) method: Option<String>,
+    /// Path and query, or the whole URL of a curl command.
+    pub(super) target: Option<String>,
     pub(super) headers: Fields,
     pub(super) body: Vec<u8>,
+}
+
+impl Capture {
+    /// The query, without `?`.
+    pub(super) fn query(&self) -> Option<&str> {
+        self.target.as_deref()?.split_once('?').map(|(_, query)| query)
+    }
+
+    /// The URL of a curl command, without its query.
+    pub(super) fn url(&self) -> Option<&str> {
+        let target = self.target.as_deref()?;
+        let url = target.split('?').next()?;
+        url.contains("://").then_some(url)
+    }
+}
+
+/// Reads a capture, or a `curl` command as browsers and request inspectors offer it.
+pub(super) fn read(bytes: &[u8]) -> Result<Capture, CliError> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.trim_start().starts_with("curl ") => super::curl::parse(text),
+        _ => parse(bytes),
+    }
 }
 
 /// Reads an optional request line, headers, an empty line and the body; lines of the head end in CRLF or LF.
@@ -17,6 +43,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Capture, CliError> {
     let mut headers = Vec::new();
     let mut rest = bytes;
     let mut first = true;
+    let (mut method, mut target) = (None, None);
     loop {
         let Some(end) = memchr::memchr(b'\n', rest) else {
             return Err(CliError::Capture("has no empty line between headers and body"));
@@ -27,7 +54,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Capture, CliError> {
         if line.is_empty() {
             break;
         }
-        if !(first && is_request_line(line)) {
+        if first && is_request_line(line) {
+            let text = String::from_utf8_lossy(line);
+            let mut words = text.split(' ').map(str::to_owned);
+            (method, target) = (words.next(), words.next());
+        } else {
             headers.push(header(line)?);
         }
         first = false;
@@ -39,6 +70,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Capture, CliError> {
         ));
     }
     Ok(Capture {
+        method,
+        target,
         headers,
         body: rest.to_vec(),
     })

@@ -109,10 +109,11 @@ fn print_text(config: Option<&Config>, problems: &Problems, tried: &[Tried]) {
 fn route_line(route: &Route, config: &Config) -> String {
     let proof = match &route.verify {
         Verify::Nothing => "NOT VERIFIED".to_owned(),
-        Verify::Signature { keys, enforce, .. } => {
-            let plural = if keys.len() == 1 { "" } else { "s" };
+        Verify::Signature { proofs, enforce } => {
+            let count: usize = proofs.iter().map(|proof| proof.keys.len()).sum();
+            let plural = if count == 1 { "" } else { "s" };
             let enforced = if *enforce { "" } else { ", NOT ENFORCED" };
-            format!("{} secret{plural}{enforced}", keys.len())
+            format!("{count} secret{plural}{enforced}")
         }
     };
     let upstreams: Vec<String> = upstreams(route, config)
@@ -156,8 +157,9 @@ fn print_json(config: Option<&Config>, problems: &Problems, tried: &[Tried]) {
                 .collect();
             let (verified, secrets) = match &route.verify {
                 Verify::Nothing => (false, Vec::new()),
-                Verify::Signature { keys, enforce, .. } => {
-                    (*enforce, keys.iter().map(|key| key.name.as_str()).collect())
+                Verify::Signature { proofs, enforce } => {
+                    let keys = proofs.iter().flat_map(|proof| &proof.keys);
+                    (*enforce, keys.map(|key| key.name.as_str()).collect())
                 }
             };
             json!({

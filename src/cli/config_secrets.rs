@@ -5,7 +5,9 @@ use super::secret_args::{RouteSecrets, SecretSource};
 use super::{Global, colour};
 use crate::config::{Env, ProcessEnv, inspect_file, secret_texts};
 use crate::provider::explain::NamedSecret;
+use crate::receive::folder_name;
 use crate::receive::settings::Verify;
+use crate::run::QUARANTINE;
 
 /// The configuration named on the command line, and the process's environment.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ impl SecretSource for ConfigSecrets<'_> {
             let text = format!("there is no route {route:?}; the routes are {}", names.join(", "));
             return Err(CliError::Config(text));
         };
-        let Verify::Signature { scheme, keys, .. } = &found.verify else {
+        let Verify::Signature { proofs, .. } = &found.verify else {
             return Err(CliError::Config(format!(
                 "route {route:?} has verify = \"none\": nothing is signed"
             )));
@@ -44,7 +46,10 @@ impl SecretSource for ConfigSecrets<'_> {
         let mut secrets: Vec<NamedSecret> = secret_texts(&text, &ProcessEnv)
             .into_iter()
             .map(|(name, text, until)| NamedSecret {
-                of_route: keys.iter().any(|key| key.name == name),
+                of_route: proofs
+                    .iter()
+                    .flat_map(|proof| &proof.keys)
+                    .any(|key| key.name == name),
                 name,
                 text,
                 until,
@@ -52,7 +57,12 @@ impl SecretSource for ConfigSecrets<'_> {
             .collect();
         secrets.sort_by_key(|secret| !secret.of_route);
         Ok(RouteSecrets {
-            scheme: (**scheme).clone(),
+            schemes: proofs.iter().map(|proof| (*proof.scheme).clone()).collect(),
+            quarantine: config
+                .store
+                .as_ref()
+                .map(|store| store.path.join(QUARANTINE).join(folder_name(route))),
+            public_url: found.public_url.as_deref().map(str::to_owned),
             secrets,
         })
     }

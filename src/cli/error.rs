@@ -3,14 +3,17 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::provider::key::KeyFormError;
 use crate::provider::preset;
-use crate::provider::scheme::KeyFormError;
 
 /// Why a verb could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// There is no preset of that name.
-    #[error("there is no provider {given:?}; the presets are {}", preset_names())]
+    #[error(
+        "there is no provider {given:?}{} `hooklatch providers` lists all",
+        nearest(given)
+    )]
     Provider {
         /// What was given.
         given: String,
@@ -59,9 +62,15 @@ pub enum CliError {
     Config(String),
 }
 
-fn preset_names() -> String {
-    let names: Vec<&str> = preset::all().iter().map(|preset| preset.name.as_str()).collect();
-    names.join(", ")
+/// The preset whose name is most like `given`.
+fn nearest(given: &str) -> String {
+    const ALIKE: f64 = 0.8;
+    let names = preset::all().iter().map(|preset| preset.name.as_str());
+    names
+        .map(|name| (strsim::jaro_winkler(given, name), name))
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or_else(|| ";".to_owned(), |(_, name)| format!("; did you mean {name:?}?"))
 }
 
 impl CliError {

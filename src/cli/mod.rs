@@ -6,10 +6,12 @@
 mod capture;
 pub mod check;
 mod config_secrets;
+mod curl;
 pub mod error;
 pub mod events;
 pub mod health;
 pub mod init;
+mod provider_page;
 pub mod providers;
 pub mod run;
 pub mod secret_args;

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::error::CliError;
 use super::secret_args::find;
-use crate::provider::preset::{self, Preset};
-use crate::provider::scheme::{Encoding, KeyForm, Prefix};
+use crate::provider::describe::{carried, describe};
+use crate::provider::preset::{self, Confidence, Preset};
+use crate::provider::scheme::Scheme;
 
 /// List the provider presets, or show one.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,6 +28,9 @@ pub struct Args {
 pub enum Verb {
     /// List the presets
     List,
+    /// Write docs/providers.md
+    #[command(hide = true)]
+    Page,
     /// Show all that is known of one
     Show {
         /// The preset's name
@@ -51,13 +55,20 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, CliError> {
     match (&args.verb, args.output) {
         (None | Some(Verb::List), Output::Text) => {
             for preset in preset::all() {
-                let confirmed = if preset.confirmed { "" } else { " (not confirmed)" };
-                let headers = preset.scheme.headers.join(", ");
+                let confirmed = if preset.is_confirmed() {
+                    ""
+                } else {
+                    " (unconfirmed)"
+                };
                 writeln!(
                     out,
-                    "{:<14}{:<14}{headers}{confirmed}",
+                    "{:<19}{:<27}{}{confirmed}",
                     preset.name.as_str(),
-                    preset.title
+                    preset.title,
+                    preset
+                        .schemes
+                        .first()
+                        .map_or_else(|| "signs nothing".to_owned(), carried)
                 )?;
             }
         }
@@ -65,6 +76,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, CliError> {
             let list: Vec<Value> = preset::all().iter().map(as_json).collect();
             writeln!(out, "{:#}", Value::Array(list))?;
         }
+        (Some(Verb::Page), _) => super::provider_page::write(out)?,
         (Some(Verb::Show { name }), Output::Text) => show(find(name)?, out)?,
         (Some(Verb::Show { name }), Output::Json) => writeln!(out, "{:#}", as_json(find(name)?))?,
     }
@@ -72,89 +84,168 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, CliError> {
 }
 
 fn show(preset: &Preset, out: &mut dyn Write) -> Result<(), CliError> {
-    let identify = &preset.identify;
-    let pointer = |tokens: &Option<Vec<Box<str>>>| tokens.as_deref().map(pointer);
-    let id = pointer(&identify.id).map_or_else(
-        || "none: the hash of the body is the key".to_owned(),
-        |id| format!("{id} in the body, else the hash of the body"),
-    );
-    let mut event_type = pointer(&identify.event_type)
-        .map_or_else(|| "not in the body".to_owned(), |at| format!("{at} in the body"));
-    if let Some(header) = &identify.type_header {
-        event_type.push_str(&format!("; {header} is not signed and only compared"));
-    }
-    let unknown = || "not documented".to_owned();
-    let (status, body) = &preset.missing_signature;
-    let events: Vec<&str> = preset.samples.iter().map(|sample| &*sample.event_type).collect();
-    let mut horizon = preset.retries.clone().unwrap_or_else(unknown);
-    if let Some(limit) = preset.retry_horizon {
-        horizon.push_str(&format!(" (dedup window: at least {})", short(limit)));
-    }
     writeln!(out, "{} ({})", preset.title, preset.name)?;
-    for (label, text) in [
-        (
-            "confirmed",
-            if preset.confirmed {
-                "yes"
-            } else {
-                "no: try it with one real event"
-            }
-            .to_owned(),
-        ),
-        ("header", preset.scheme.headers.join(", then ")),
-        ("prefix", prefix(&preset.scheme.prefix)),
-        ("encoding", encoding(preset.scheme.encoding).to_owned()),
-        ("signed", "HMAC-SHA256 over the raw body".to_owned()),
-        ("key", key(preset.scheme.key).to_owned()),
-        ("event id", id),
-        ("event type", event_type),
-        ("events", events.join(", ")),
-        ("retries", horizon),
-        ("disabled", preset.disable_rule.clone().unwrap_or_else(unknown)),
-        ("answer within", preset.answer_limit.map_or_else(unknown, short)),
-        ("dedup by body", format!("for {}", short(preset.body_window))),
-        ("no signature", format!("{status} {body}")),
-        ("sources", preset.sources.join("; ")),
-    ] {
+    for (label, text) in facts(preset) {
         writeln!(out, "  {label:<15}{text}")?;
     }
     writeln!(out, "\n{}\n\n{}", preset.notes, config_lines(preset))?;
     Ok(())
 }
 
+/// All that is known, with a label each; what is unknown is left out, but for what everybody asks.
+pub(super) fn facts(preset: &Preset) -> Vec<(&'static str, String)> {
+    let delivery = &preset.delivery;
+    let unknown = || "not documented".to_owned();
+    let mut facts = vec![("confidence", confidence(preset.confidence).to_owned())];
+    for scheme in &preset.schemes {
+        if preset.schemes.len() > 1 {
+            facts.push(("scheme", format!("{}:", scheme.name)));
+        }
+        facts.extend(describe(scheme));
+    }
+    if preset.schemes.is_empty() {
+        facts.push((
+            "signed",
+            "nothing: put a long secret into the path, and use allow_ips".to_owned(),
+        ));
+    }
+    facts.push(("event id", event_id(preset)));
+    facts.push(("event type", event_type(preset)));
+    let events: Vec<&str> = preset.samples.iter().map(|sample| &*sample.event_type).collect();
+    if !events.is_empty() {
+        facts.push(("events", events.join(", ")));
+    }
+    let mut retries = delivery.retries.clone().unwrap_or_else(unknown);
+    if let Some(limit) = delivery.retry_horizon {
+        retries.push_str(&format!(" (dedup window: at least {})", short(limit)));
+    }
+    facts.push(("retries", retries));
+    facts.push(("disabled", delivery.disable_rule.clone().unwrap_or_else(unknown)));
+    facts.push(("answer within", delivery.answer_limit.map_or_else(unknown, short)));
+    let more = [
+        ("success", delivery.answer_ok.clone()),
+        ("rotation", delivery.rotation.clone()),
+        ("sent from", delivery.source_ips.clone()),
+        ("proxy mode", preset.proxy_hint.clone()),
+        (
+            "also known as",
+            Some(preset.aliases.join(", ")).filter(|names| !names.is_empty()),
+        ),
+    ];
+    facts.extend(more.into_iter().filter_map(|(label, text)| Some((label, text?))));
+    for handshake in &preset.handshakes {
+        facts.push(("handshake", handshake.describe()));
+    }
+    facts.push(("dedup by body", format!("for {}", short(preset.body_window))));
+    let (status, body) = &preset.missing_signature;
+    facts.push(("no signature", format!("{status} {body}")));
+    facts.push(("sources", preset.sources.join("; ")));
+    facts
+}
+
+fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Official => "official: from the provider's own page, SDK or specification",
+        Confidence::Implementations => "implementations: from other public code",
+        Confidence::Unconfirmed => "unconfirmed: try it with one real event",
+    }
+}
+
+fn event_id(preset: &Preset) -> String {
+    let place = preset.identify.id_text().map(in_words);
+    let mut text = match place {
+        Some(place) => format!("{place}, else the hash of the body"),
+        None => "none: the hash of the body is the key".to_owned(),
+    };
+    if let Some(header) = &preset.id_header {
+        text.push_str(&format!("; {header} is not signed and not used"));
+    }
+    text
+}
+
+fn event_type(preset: &Preset) -> String {
+    let place = preset.identify.type_text().map(in_words);
+    match (place, &preset.identify.type_header) {
+        (Some(place), Some(header)) => format!("{place}; {header} is not signed and only compared"),
+        (Some(place), None) => place,
+        (None, Some(header)) => format!("{header}, which is not signed"),
+        (None, None) => "not known".to_owned(),
+    }
+}
+
+/// `/id` stands in the body.
+fn in_words(place: String) -> String {
+    match place.starts_with('/') && !place.contains(' ') {
+        true => format!("{place} in the body"),
+        false => place,
+    }
+}
+
 /// Lines to paste into the configuration.
-fn config_lines(preset: &Preset) -> String {
+pub(super) fn config_lines(preset: &Preset) -> String {
     let name = &preset.name;
     let variable = name.as_str().to_uppercase().replace('-', "_");
-    format!(
+    let upstream = format!("upstream = {{ url = \"http://127.0.0.1:3000/hooks/{name}\" }}");
+    if preset.schemes.is_empty() {
+        return format!(
+            "[[route]]\npath = \"/hooks/{name}-long-secret-here\"\nprovider = \"{name}\"\nverify = \"none\"\n{upstream}"
+        );
+    }
+    let mut lines = format!(
         "[secrets]\n{name} = {{ env = \"{variable}_WEBHOOK_SECRET\" }}\n\n[[route]]\npath = \"/hooks/{name}\"\n\
-         provider = \"{name}\"\nsecrets = [\"{name}\"]\nupstream = {{ url = \"http://127.0.0.1:3000/hooks/{name}\" }}"
-    )
+         provider = \"{name}\"\nsecrets = [\"{name}\"]\n"
+    );
+    if preset.schemes.first().is_some_and(Scheme::needs_url) {
+        lines.push_str(&format!(
+            "public_url = \"https://hooks.example.com/hooks/{name}\"\n"
+        ));
+    }
+    if preset
+        .handshakes
+        .iter()
+        .any(|handshake| handshake.verify_token.is_some())
+    {
+        lines.push_str(&format!(
+            "verify_token = {{ env = \"{variable}_VERIFY_TOKEN\" }}\n"
+        ));
+    }
+    if preset.proxy_hint.is_some() {
+        lines.push_str("mode = \"proxy\"\n");
+    }
+    lines.push_str(&upstream);
+    lines
 }
 
 fn as_json(preset: &Preset) -> Value {
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs());
-    let pointer = |tokens: &Option<Vec<Box<str>>>| tokens.as_deref().map(pointer);
     let events: Vec<&str> = preset.samples.iter().map(|sample| &*sample.event_type).collect();
+    let schemes: Vec<Value> = preset.schemes.iter().map(scheme_json).collect();
+    let handshakes: Vec<Value> = preset
+        .handshakes
+        .iter()
+        .map(|handshake| json!({ "name": handshake.name, "text": handshake.describe() }))
+        .collect();
+    let delivery = &preset.delivery;
     json!({
         "name": preset.name.as_str(),
+        "aliases": preset.aliases,
         "title": preset.title,
-        "confirmed": preset.confirmed,
-        "headers": preset.scheme.headers,
-        "prefix": preset.scheme.prefix.text(),
-        "prefix_required": matches!(preset.scheme.prefix, Prefix::Required(_)),
-        "encoding": encoding(preset.scheme.encoding),
-        "algorithm": "hmac-sha256",
-        "signed": "body",
-        "key": key(preset.scheme.key),
-        "id": pointer(&preset.identify.id),
-        "type": pointer(&preset.identify.event_type),
+        "confidence": preset.confidence.name(),
+        "schemes": schemes,
+        "handshakes": handshakes,
+        "id": preset.identify.id_text(),
+        "id_header": preset.id_header,
+        "type": preset.identify.type_text(),
         "type_header": preset.identify.type_header,
         "events": events,
-        "retries": preset.retries,
-        "retry_horizon_secs": seconds(preset.retry_horizon),
-        "disable_rule": preset.disable_rule,
-        "answer_limit_secs": seconds(preset.answer_limit),
+        "answer_ok": delivery.answer_ok,
+        "retries": delivery.retries,
+        "retry_horizon_secs": seconds(delivery.retry_horizon),
+        "disable_rule": delivery.disable_rule,
+        "answer_limit_secs": seconds(delivery.answer_limit),
+        "rotation": delivery.rotation,
+        "source_ips": delivery.source_ips,
+        "proxy_hint": preset.proxy_hint,
         "dedup_body_window_secs": preset.body_window.as_secs(),
         "missing_signature_status": preset.missing_signature.0,
         "missing_signature_body": preset.missing_signature.1,
@@ -164,34 +255,12 @@ fn as_json(preset: &Preset) -> Value {
     })
 }
 
-fn pointer(tokens: &[Box<str>]) -> String {
-    let escaped = |token: &str| format!("/{}", token.replace('~', "~0").replace('/', "~1"));
-    tokens.iter().map(|token| escaped(token)).collect()
-}
-
-fn prefix(prefix: &Prefix) -> String {
-    match prefix {
-        Prefix::None => "none".to_owned(),
-        Prefix::Required(text) => format!("{text} (required)"),
-        Prefix::Optional(text) => format!("{text} (optional)"),
-    }
-}
-
-fn encoding(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::Hex => "hex",
-        Encoding::Base64 => "base64",
-        Encoding::HexOrBase64 => "hex or base64",
-    }
-}
-
-fn key(key: KeyForm) -> &'static str {
-    match key {
-        KeyForm::Utf8 => "the secret's text as it is",
-        KeyForm::Hex => "the secret decoded from hex",
-        KeyForm::Base64 => "the secret decoded from base64",
-        KeyForm::Whsec => "what follows whsec_, decoded from base64",
-    }
+fn scheme_json(scheme: &Scheme) -> Value {
+    let facts: serde_json::Map<String, Value> = describe(scheme)
+        .into_iter()
+        .map(|(label, text)| (label.replace(' ', "_"), Value::from(text)))
+        .collect();
+    json!({ "name": scheme.name, "needs_public_url": scheme.needs_url(), "facts": facts })
 }
 
 /// As in the configuration: `26h36m`, `7d`.
@@ -233,12 +302,15 @@ mod tests {
         let text = providers(&[]);
         assert_eq!(text, providers(&["list"]));
         assert_eq!(text.lines().count(), preset::all().len());
-        assert_eq!(
-            text.lines().next().unwrap(),
-            "connectgain   ConnectGain   x-webhook-signature (not confirmed)"
-        );
+        for line in [
+            "connectgain        ConnectGain                x-webhook-signature (unconfirmed)",
+            "stripe             Stripe                     stripe-signature",
+            "docusign           DocuSign Connect           x-docusign-signature-1, x-docusign-signature-2, ...",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
         let list: Value = serde_json::from_str(&providers(&["--output", "json"])).unwrap();
-        assert_eq!(list[1]["name"], "iverton");
+        assert_eq!(list[0]["name"], "ably");
     }
 
     #[test]
@@ -260,9 +332,35 @@ mod tests {
         let shown: Value =
             serde_json::from_str(&providers(&["show", "iverton", "--output", "json"])).unwrap();
         assert_eq!(shown["retry_horizon_secs"], 95_760);
-        assert_eq!(shown["prefix_required"], true);
+        assert_eq!(shown["schemes"][0]["facts"]["prefix"], "sha256= (required)");
         let toml: toml::Table = toml::from_str(shown["config"].as_str().unwrap()).unwrap();
         assert_eq!(toml["route"][0]["provider"].as_str(), Some("iverton"));
+    }
+
+    #[test]
+    fn what_is_signed_is_shown_for_every_kind_of_scheme() {
+        for (name, line) in [
+            ("stripe", "  form           t=<time>,v1=<signature>,..."),
+            ("stripe", "  signed         HMAC-SHA256 over {timestamp}.{body}"),
+            (
+                "stripe",
+                "  time           t of the header, in seconds, at most 300 s off",
+            ),
+            ("gitlab", "  sent           the secret itself"),
+            (
+                "zoom",
+                "  handshake      endpoint.url_validation (POST with /event = endpoint.url_validation): answered 200, only with a good signature",
+            ),
+            (
+                "twilio",
+                "public_url = \"https://hooks.example.com/hooks/twilio\"",
+            ),
+            ("meta", "verify_token = { env = \"META_VERIFY_TOKEN\" }"),
+            ("dockerhub", "verify = \"none\""),
+        ] {
+            let text = providers(&["show", name]);
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
     }
 
     #[test]

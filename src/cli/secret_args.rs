@@ -29,8 +29,12 @@ pub struct SecretArgs {
 /// A route's scheme, and every secret of the configuration.
 #[derive(Debug, Clone)]
 pub struct RouteSecrets {
-    /// How the route's senders sign.
-    pub scheme: Scheme,
+    /// How the route's senders may sign.
+    pub schemes: Vec<Scheme>,
+    /// The URL that its sender was given.
+    pub public_url: Option<String>,
+    /// Where its refused requests are kept.
+    pub quarantine: Option<PathBuf>,
     /// The route's own with `of_route`, then those of the other routes.
     pub secrets: Vec<NamedSecret>,
 }
@@ -66,17 +70,33 @@ impl SecretArgs {
             secrets.push(named(&name, read_secret(path)?));
         }
         let preset = provider.map(find).transpose()?;
-        let mut scheme = preset.map(|preset| preset.scheme.clone());
+        let mut schemes = preset.map(|preset| preset.schemes.clone()).unwrap_or_default();
+        let (mut public_url, mut quarantine) = (None, None);
         if let Some(route) = &self.route {
             let found = source.route(route)?;
-            scheme.get_or_insert(found.scheme);
+            if schemes.is_empty() {
+                schemes = found.schemes;
+            }
+            public_url = found.public_url;
+            quarantine = found.quarantine;
             secrets.extend(found.secrets);
         }
         if secrets.is_empty() {
             return Err(CliError::NoSecret);
         }
-        let scheme = scheme.ok_or_else(|| CliError::Config("name a provider, or use --route".to_owned()))?;
-        Ok(RouteSecrets { scheme, secrets })
+        if schemes.is_empty() {
+            let text = match preset {
+                Some(preset) => format!("{} signs nothing", preset.title),
+                None => "name a provider, or use --route".to_owned(),
+            };
+            return Err(CliError::Config(text));
+        }
+        Ok(RouteSecrets {
+            schemes,
+            public_url,
+            quarantine,
+            secrets,
+        })
     }
 }
 
@@ -139,8 +159,12 @@ pub(super) mod fixed {
                 ],
                 _ => return Err(CliError::Config(format!("there is no route {route:?}"))),
             };
-            let scheme = find("iverton")?.scheme.clone();
-            Ok(RouteSecrets { scheme, secrets })
+            Ok(RouteSecrets {
+                schemes: find("iverton")?.schemes.clone(),
+                public_url: None,
+                quarantine: None,
+                secrets,
+            })
         }
     }
 

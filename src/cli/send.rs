@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,13 @@ use super::error::CliError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Timestamp;
-use crate::provider::preset::{self, Preset};
+use crate::provider::preset::{self, Preset, Sample};
 use crate::provider::sample;
+use crate::provider::scheme::Credentials;
+use crate::provider::sign::{Draft, Signer};
+use crate::provider::signature::LiveKey;
 use crate::receive::settings::{Route, RoutePath, Verify};
+use crate::secret::SecretText;
 use crate::upstream::{Client, Endpoint, Limits, Request};
 
 /// No answer within this time is reported as a failure.
@@ -34,6 +39,9 @@ pub struct Args {
     /// Send here instead of to this machine's own gateway
     #[arg(long, value_name = "URL")]
     to: Option<String>,
+    /// The private key (PKCS#8) of a provider whose secret is a public one; such as you made for a test
+    #[arg(long, value_name = "FILE")]
+    private_key: Option<PathBuf>,
     /// Spoil the signature: the answer should be a refusal
     #[arg(long)]
     bad_signature: bool,
@@ -67,7 +75,17 @@ pub fn run(
         provider: args.provider.clone(),
         given: event_type.unwrap_or_default().to_owned(),
     })?;
-    let route = route(args, config)?;
+    let private_key = match &args.private_key {
+        Some(path) => {
+            let text = std::fs::read(path).map_err(|error| CliError::File {
+                path: path.clone(),
+                error,
+            })?;
+            Some(SecretText::new(text))
+        }
+        None => None,
+    };
+    let route = route(args, preset, config)?;
     let endpoint = target(args, config, route)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -80,7 +98,8 @@ pub fn run(
         for time in 0..times {
             let message = Message {
                 preset,
-                event_type: &sample.event_type,
+                sample,
+                private_key: private_key.as_ref(),
                 route,
                 endpoint: &endpoint,
                 body: &body,
@@ -99,7 +118,8 @@ pub fn run(
 
 struct Message<'a> {
     preset: &'a Preset,
-    event_type: &'a str,
+    sample: &'a Sample,
+    private_key: Option<&'a SecretText>,
     route: &'a Route,
     endpoint: &'a Endpoint,
     body: &'a str,
@@ -110,47 +130,42 @@ struct Message<'a> {
 impl Message<'_> {
     /// Sends once; whether the answer is as it should be.
     async fn send(&self, client: &Client, now: Timestamp, out: &mut dyn Write) -> Result<bool, CliError> {
-        let signature = self.signature(now)?;
-        let type_header = self
-            .preset
-            .identify
-            .type_header
-            .as_deref()
-            .map(|name| (name.to_owned(), self.event_type));
+        let (draft, signed) = self.signed(now)?;
+        let path = match &draft.query {
+            Some(query) => format!("{}?{query}", bare(&self.endpoint.path)),
+            None => self.endpoint.path.to_string(),
+        };
         let mut head = format!(
-            "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nUser-Agent: hooklatch-send/{}\r\n",
-            self.endpoint.path,
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: {}\r\nUser-Agent: hooklatch-send/{}\r\n",
             self.endpoint.authority,
+            self.sample.content_type,
             env!("CARGO_PKG_VERSION"),
         );
-        if let Some((name, value)) = &signature {
+        for (name, value) in &draft.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        if let Some((name, value)) = &type_header {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
-        let shown = signature.map_or_else(
-            || "unsigned".to_owned(),
-            |(name, value)| format!("{name}: {value}"),
-        );
+        head.push_str(&format!("Content-Length: {}\r\n\r\n", draft.body.len()));
         writeln!(
             out,
             "-> POST {}  {}  {} B",
-            self.endpoint.path,
-            self.event_type,
-            self.body.len()
+            bare(&self.endpoint.path),
+            self.sample.event_type,
+            draft.body.len()
         )?;
-        writeln!(out, "   {shown}")?;
-        writeln!(
-            out,
-            "   body sha256 {}",
-            hex::encode(Sha256::digest(self.body.as_bytes()))
-        )?;
+        match &signed {
+            Signed::Nothing => writeln!(out, "   unsigned")?,
+            Signed::Credential => writeln!(out, "   with the secret itself, as this provider does")?,
+            Signed::From(first) => {
+                for (name, value) in draft.headers.iter().skip(*first) {
+                    writeln!(out, "   {name}: {value}")?;
+                }
+            }
+        }
+        writeln!(out, "   body sha256 {}", hex::encode(Sha256::digest(&draft.body)))?;
         let started = Instant::now();
         let request = Request {
             head: head.as_bytes(),
-            body: self.body.as_bytes(),
+            body: &draft.body,
             is_head: false,
         };
         match client.call(self.endpoint, request, &limits()).await {
@@ -177,22 +192,49 @@ impl Message<'_> {
         }
     }
 
-    /// Name and value of the signature header; `None` on a route that checks nothing.
-    fn signature(&self, now: Timestamp) -> Result<Option<(String, String)>, CliError> {
-        let Verify::Signature { scheme, keys, .. } = &self.route.verify else {
-            return Ok(None);
-        };
-        let live = keys.iter().find(|key| key.until.is_none_or(|until| now < until));
-        let key = live.ok_or(CliError::NoSecret)?;
-        let signed = scheme.sign(&key.key, self.body.as_bytes());
-        let mut value = signed.value;
-        if self.spoilt {
-            // One digit off: as near to right as wrong can be.
-            let last = if value.ends_with('0') { '1' } else { '0' };
-            value.pop();
-            value.push(last);
+    /// The request as the provider would send it.
+    fn signed(&self, now: Timestamp) -> Result<(Draft, Signed), CliError> {
+        let mut headers = self.sample.headers.clone();
+        if let Some(name) = self.preset.identify.type_header.as_deref()
+            && !headers.iter().any(|(known, _)| known == name)
+        {
+            headers.push((name.to_owned(), self.sample.event_type.clone()));
         }
-        Ok(Some((signed.header.to_owned(), value)))
+        let query = self
+            .endpoint
+            .path
+            .split_once('?')
+            .map(|(_, query)| query.to_owned());
+        let mut draft = Draft {
+            public_url: self.route.public_url.as_deref().map(str::to_owned),
+            query,
+            headers,
+            body: self.body.as_bytes().to_vec(),
+        };
+        let Verify::Signature { proofs, .. } = &self.route.verify else {
+            return Ok((draft, Signed::Nothing));
+        };
+        let is_live = |key: &&LiveKey| key.until.is_none_or(|until| now < until);
+        let live = proofs
+            .iter()
+            .find_map(|proof| proof.keys.iter().find(is_live).map(|key| (&proof.scheme, key)));
+        let (scheme, key) = live.ok_or(CliError::NoSecret)?;
+        let first = draft.headers.len();
+        let signer = match self.private_key {
+            Some(text) => Signer::Private(text),
+            None => Signer::Secret(&key.key),
+        };
+        scheme
+            .sign(&signer, &mut draft, now)
+            .map_err(|error| CliError::Config(error.to_string()))?;
+        if self.spoilt {
+            spoil(&mut draft, &scheme.headers());
+        }
+        let signed = match scheme.credentials() == Credentials::default() {
+            true => Signed::From(first),
+            false => Signed::Credential,
+        };
+        Ok((draft, signed))
     }
 
     fn meaning(&self, status: u16, body: &str) -> &'static str {
@@ -207,18 +249,48 @@ impl Message<'_> {
     }
 }
 
+/// What of a draft is the signature.
+enum Signed {
+    /// Nothing is signed.
+    Nothing,
+    /// The secret itself, which is not shown.
+    Credential,
+    /// The headers from this one on.
+    From(usize),
+}
+
+/// Changes one digit of the signature: as near to right as wrong can be.
+fn spoil(draft: &mut Draft, names: &[std::borrow::Cow<'_, str>]) {
+    let is_it = |name: &str| names.iter().any(|known| **known == *name);
+    match draft.headers.iter_mut().find(|(name, _)| is_it(name)) {
+        Some((_, value)) => {
+            // The last may be padding.
+            let at = value.trim_end_matches('=').len().saturating_sub(2);
+            let other = if value.get(at..=at) == Some("1") { "2" } else { "1" };
+            if value.is_char_boundary(at) && value.is_char_boundary(at + 1) {
+                value.replace_range(at..=at, other);
+            }
+        }
+        None => draft.query = draft.query.as_ref().map(|query| format!("{query}x")),
+    }
+}
+
+fn bare(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default()
+}
+
 /// Any other refusal has another reason: a wrong path, a full store.
 fn is_refused_signature(status: u16) -> bool {
     matches!(status, 401 | 429)
 }
 
-fn route<'c>(args: &Args, config: &'c Config) -> Result<&'c Route, CliError> {
+fn route<'c>(args: &Args, preset: &Preset, config: &'c Config) -> Result<&'c Route, CliError> {
     let routes = &config.routes.routes;
     let found = match &args.route {
         Some(name) => routes.iter().find(|route| route.name.as_str() == name),
         None => routes
             .iter()
-            .find(|route| route.provider.as_str() == args.provider),
+            .find(|route| route.provider.as_str() == preset.name.as_str()),
     };
     found.map(|route| &**route).ok_or_else(|| {
         CliError::Config(match &args.route {

@@ -8,7 +8,10 @@ use std::process::ExitCode;
 use super::error::CliError;
 use super::secret_args::{SecretArgs, SecretSource, find};
 use crate::clock::Clock;
+use crate::event::Timestamp;
+use crate::provider::preset::Preset;
 use crate::provider::sample;
+use crate::provider::sign::{Draft, Signer};
 
 /// Print the signature header that a provider would send with a body.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,12 +31,21 @@ pub struct Args {
     /// Where the sample event's body is written
     #[arg(long, value_name = "FILE", requires = "event")]
     pub body_out: Option<PathBuf>,
+    /// The scheme, where the provider has several
+    #[arg(long, value_name = "NAME")]
+    pub scheme: Option<String>,
+    /// The URL that the provider was given, for schemes that sign it
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// The secret given is the private key (PKCS#8) of a scheme whose secret is a public one
+    #[arg(long)]
+    pub private_key: bool,
     /// Where the secret is
     #[command(flatten)]
     pub secrets: SecretArgs,
 }
 
-/// Signs with the first secret given and writes `Header: value`.
+/// Signs with the first secret given and writes `Header: value`, and `?name=value` where the query gets something too.
 ///
 /// # Errors
 /// When provider, secret or body are missing or unusable.
@@ -46,40 +58,83 @@ pub fn run(
 ) -> Result<ExitCode, CliError> {
     let preset = find(&args.provider)?;
     let given = args.secrets.resolve(Some(&args.provider), source)?;
+    let scheme = match &args.scheme {
+        None => given.schemes.first(),
+        Some(name) => given.schemes.iter().find(|scheme| *scheme.name == **name),
+    };
+    let scheme = scheme.ok_or_else(|| {
+        let names: Vec<&str> = given.schemes.iter().map(|scheme| &*scheme.name).collect();
+        CliError::Config(format!(
+            "there is no such scheme; {} has {}",
+            preset.title,
+            names.join(", ")
+        ))
+    })?;
     let secret = given
         .secrets
         .iter()
         .find(|secret| secret.of_route)
         .ok_or(CliError::NoSecret)?;
-    let key = given
-        .scheme
-        .key
-        .key(&secret.text)
-        .map_err(|error| CliError::Key {
+    let mut draft = draft(args, preset, given.public_url.as_deref(), clock.now(), input)?;
+    if args.private_key {
+        let signer = Signer::Private(&secret.text);
+        scheme.sign(&signer, &mut draft, clock.now())
+    } else {
+        let key = scheme.key(&secret.text).map_err(|error| CliError::Key {
             name: secret.name.to_string(),
             error,
         })?;
-    let body = match &args.event {
+        scheme.sign(&Signer::Secret(&key), &mut draft, clock.now())
+    }
+    .map_err(|error| CliError::Config(error.to_string()))?;
+    if let Some(path) = &args.body_out {
+        fs::write(path, &draft.body).map_err(|error| CliError::File {
+            path: path.clone(),
+            error,
+        })?;
+    }
+    for (name, value) in &draft.headers {
+        writeln!(out, "{name}: {value}")?;
+    }
+    if let Some(query) = &draft.query {
+        writeln!(out, "?{query}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn draft(
+    args: &Args,
+    preset: &Preset,
+    public_url: Option<&str>,
+    now: Timestamp,
+    input: &mut dyn Read,
+) -> Result<Draft, CliError> {
+    let given = args.public_url.as_deref().or(public_url);
+    let (url, query) = match given.map(|url| url.split_once('?').unwrap_or((url, ""))) {
+        Some((url, query)) => (
+            Some(url.to_owned()),
+            Some(query.to_owned()).filter(|query| !query.is_empty()),
+        ),
+        None => (None, None),
+    };
+    let (body, headers) = match &args.event {
         Some(given) => {
             let sample = preset.samples.iter().find(|sample| sample.event_type == *given);
             let sample = sample.ok_or_else(|| CliError::Event {
                 provider: args.provider.clone(),
                 given: given.clone(),
             })?;
-            let body = sample::fill(&sample.body, fastrand::u64(..), clock.now()).into_bytes();
-            if let Some(path) = &args.body_out {
-                fs::write(path, &body).map_err(|error| CliError::File {
-                    path: path.clone(),
-                    error,
-                })?;
-            }
-            body
+            let filled = sample::fill(&sample.body, fastrand::u64(..), now);
+            (filled.into_bytes(), sample.headers.clone())
         }
-        None => read_body(args.body.as_ref(), input)?,
+        None => (read_body(args.body.as_ref(), input)?, Vec::new()),
     };
-    let signed = given.scheme.sign(&key, &body);
-    writeln!(out, "{}: {}", signed.header, signed.value)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Draft {
+        public_url: url,
+        query,
+        headers,
+        body,
+    })
 }
 
 /// The bytes of a file, or of standard input for `-` and nothing.
@@ -170,7 +225,7 @@ mod tests {
         for (arguments, expected) in [
             (
                 &["stripes", "--secret-env", "MAIN"][..],
-                "there is no provider \"stripes\"; the presets are connectgain, iverton, ltvboost, quantiv, quintago",
+                "there is no provider \"stripes\"; did you mean \"stripe\"? `hooklatch providers` lists all",
             ),
             (
                 &["iverton"],

@@ -1,7 +1,7 @@
 //! `hooklatch verify`: checks a captured request, and with `--explain` says why it would be refused.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::capture::{self, Capture};
@@ -9,9 +9,11 @@ use super::error::CliError;
 use super::secret_args::{RouteSecrets, SecretArgs, SecretSource};
 use super::sign::read_body;
 use crate::clock::Clock;
+use crate::event::Timestamp;
 use crate::fields::Fields;
 use crate::provider::explain::{Verdict, explain};
 use crate::provider::preset;
+use crate::provider::scheme::{Request, Scheme};
 
 /// Check a captured request as the gateway would, and say why it fails.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,7 +25,7 @@ pub struct Args {
     /// The provider whose scheme is used; with --route, the route's by default
     #[arg(required_unless_present = "route")]
     pub provider: Option<String>,
-    /// File that holds the request: headers, an empty line, the body; `-` or nothing: standard input
+    /// File that holds the request: headers, an empty line, the body; or a curl command; `-` or nothing: standard input
     #[arg(value_name = "REQUEST", conflicts_with_all = ["header", "body"])]
     pub request: Option<PathBuf>,
     /// A header of the request, as `Name: value`; may be repeated
@@ -32,6 +34,16 @@ pub struct Args {
     /// File that holds the body alone; `-`: standard input
     #[arg(long, value_name = "FILE")]
     pub body: Option<PathBuf>,
+    /// When the request came (RFC 3339), for schemes that sign the time; now by default
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<jiff::Timestamp>,
+    /// The URL that the provider was given, for schemes that sign it
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Take a refused request that the route kept (on_bad_signature): `last`, or the name of its file
+    #[arg(long, value_name = "WHICH", num_args = 0..=1, default_missing_value = "last", requires = "route",
+          conflicts_with_all = ["request", "header", "body"])]
+    pub quarantined: Option<String>,
     /// Say why the request is refused
     #[arg(long)]
     pub explain: bool,
@@ -68,9 +80,40 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, CliError> {
     let args = &args.clone().with_the_request_in_its_place();
-    let RouteSecrets { scheme, secrets } = args.secrets.resolve(args.provider.as_deref(), source)?;
-    let request = read_request(args, input)?;
-    let verdict = explain(&scheme, &request.headers, &request.body, &secrets, clock.now());
+    let RouteSecrets {
+        schemes,
+        public_url,
+        quarantine,
+        secrets,
+    } = args.secrets.resolve(args.provider.as_deref(), source)?;
+    let mut at = args.at.map(|at| Timestamp(at.as_millisecond()));
+    let request = match &args.quarantined {
+        Some(wanted) => {
+            let (path, kept_at) = quarantined(quarantine.as_deref(), wanted)?;
+            at = at.or(Some(kept_at));
+            writeln!(out, "{}, received {kept_at}", path.display())?;
+            read_request(
+                &Args {
+                    request: Some(path),
+                    ..args.clone()
+                },
+                input,
+            )?
+        }
+        None => read_request(args, input)?,
+    };
+    let given = args
+        .public_url
+        .as_deref()
+        .map(|url| url.split('?').next().unwrap_or_default());
+    let seen = Request {
+        method: request.method.as_deref().unwrap_or("POST"),
+        public_url: given.or(public_url.as_deref()).or(request.url()),
+        query: request.query(),
+        ..Request::new(&request.headers, &request.body)
+    };
+    let now = at.unwrap_or_else(|| clock.now());
+    let verdict = explain(&schemes, &seen, &secrets, now);
     match &verdict {
         Verdict::Match { secret } => writeln!(out, "match: the secret is {secret}")?,
         _ if !args.explain => writeln!(out, "no match; --explain says why")?,
@@ -94,7 +137,8 @@ pub fn run(
             writeln!(out, "no match: {error}.")?;
             if digest_headers.is_empty() {
                 writeln!(out, "- no header holds anything of a digest's form")?;
-                writeln!(out, "- this scheme reads `{}`", scheme.headers.join("`, then `"))?;
+                let read: Vec<_> = schemes.iter().flat_map(Scheme::headers).collect();
+                writeln!(out, "- this scheme reads `{}`", read.join("`, then `"))?;
             } else {
                 let found = digest_headers.join("`, `");
                 writeln!(out, "- headers that hold a digest: `{found}`")?;
@@ -118,6 +162,34 @@ pub fn run(
     })
 }
 
+/// The file of a refused request, and when it came.
+fn quarantined(folder: Option<&Path>, wanted: &str) -> Result<(PathBuf, Timestamp), CliError> {
+    let nothing = |folder: &Path| {
+        let text = format!(
+            "{} holds no such request; has the route on_bad_signature = {{ quarantine = \"64MiB\" }}?",
+            folder.display()
+        );
+        CliError::Config(text)
+    };
+    let folder = folder.ok_or_else(|| CliError::Config("without [store] no request is kept".to_owned()))?;
+    let entries = std::fs::read_dir(folder).map_err(|_| nothing(folder))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.sort();
+    let found = match wanted {
+        "last" => files.pop(),
+        wanted => files.into_iter().find(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(wanted))
+        }),
+    };
+    let path = found.ok_or_else(|| nothing(folder))?;
+    let name = path.file_stem().map(|name| name.to_string_lossy().into_owned());
+    let millis = name
+        .and_then(|name| name.parse().ok())
+        .ok_or_else(|| nothing(folder))?;
+    Ok((path, Timestamp(millis)))
+}
+
 fn read_request(args: &Args, input: &mut dyn Read) -> Result<Capture, CliError> {
     if args.body.is_some() {
         let mut headers = Vec::new();
@@ -126,9 +198,13 @@ fn read_request(args: &Args, input: &mut dyn Read) -> Result<Capture, CliError> 
         }
         let headers = Fields::from_pairs(headers);
         let body = read_body(args.body.as_ref(), input)?;
-        return Ok(Capture { headers, body });
+        return Ok(Capture {
+            headers,
+            body,
+            ..Capture::default()
+        });
     }
-    capture::parse(&read_body(args.request.as_ref(), input)?)
+    capture::read(&read_body(args.request.as_ref(), input)?)
 }
 
 /// How long the body is and should be: a capture is often cut short.
@@ -149,7 +225,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::event::Timestamp;
-    use crate::provider::preset;
+    use crate::provider::scheme::Rule;
     use crate::secret::Key;
     use clap::Parser;
 
@@ -170,8 +246,10 @@ mod tests {
     }
 
     fn request(body: &str) -> Vec<u8> {
-        let scheme = &preset::find("iverton").unwrap().scheme;
-        let signed = scheme.sign(&Key::new(b"canary-secret").unwrap(), b"{}");
+        let Rule::BodyHmac(rule) = &preset::find("iverton").unwrap().schemes[0].rule else {
+            panic!("not a digest of the body");
+        };
+        let signed = rule.sign(&Key::new(b"canary-secret").unwrap(), b"{}");
         let head = format!(
             "POST /hooks HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n{}: {}",
             signed.header, signed.value

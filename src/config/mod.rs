@@ -200,6 +200,16 @@ fn whole(root: Section<'_>) -> Option<Config> {
     listeners.insert(0, ("listen", front.listen.clone()));
     check_listeners(context, &listeners);
     check_routes(context, &root, &read, &listeners);
+    for route in &read {
+        let keeps = route
+            .route
+            .as_ref()
+            .is_some_and(|route| route.quarantine_bytes > 0);
+        if keeps && !root.has("store") {
+            let text = "on_bad_signature keeps requests in the folder of the store, and there is no [store]";
+            context.error(&route.span, text, Some("add [store], or remove on_bad_signature"));
+        }
+    }
     let needs_store = read.iter().find(|read| read.mode == ModeWord::Queue);
     if let Some(route) = needs_store
         && !root.has("store")

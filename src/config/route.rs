@@ -14,7 +14,7 @@ use super::verify::{self, Proof};
 use crate::deliver::{self, LaneSettings};
 use crate::event::{RouteName, Target};
 use crate::provider::identify::IdentifyRule;
-use crate::provider::preset::Preset;
+use crate::provider::preset::{INVALID_SIGNATURE, Preset};
 use crate::receive::settings::{FixedAnswer, Limits, Mode, ProxyUpstream, Quota, Route, RoutePath, Want};
 use crate::upstream::Endpoint;
 
@@ -22,6 +22,8 @@ use crate::upstream::Endpoint;
 const DEDUP_WINDOW: Duration = Duration::from_secs(7 * 86_400);
 /// A copy of an event in flight waits so long for the first one's end.
 const COPY_WAIT: Duration = Duration::from_secs(4);
+/// Bytes of refused requests that a route may keep.
+const QUARANTINE_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(4 << 30);
 /// Longest fixed answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -70,6 +72,8 @@ pub(super) fn read<'s>(
         warn_of_untyped_filters(&table, &identify, &upstreams);
     }
 
+    let quarantine_bytes = quarantine(&table);
+    let own = preset.and_then(|preset| preset.accepted.as_deref());
     let endpoints = upstreams.iter().map(upstream::place).collect();
     let common = Common {
         methods: methods(&table),
@@ -78,8 +82,12 @@ pub(super) fn read<'s>(
             .into_iter()
             .map(|net| net.value)
             .collect(),
-        accepted: answer(&table, "accepted", r#"{"received":true}"#),
-        duplicate: answer(&table, "duplicate", r#"{"received":true,"duplicate":true}"#),
+        accepted: answer(&table, "accepted", own.unwrap_or(r#"{"received":true}"#)),
+        duplicate: answer(
+            &table,
+            "duplicate",
+            own.unwrap_or(r#"{"received":true,"duplicate":true}"#),
+        ),
     };
     if mode == ModeWord::Proxy && table.has("accepted") {
         let text = "\"accepted\" is for mode = \"queue\": a proxied sender gets the upstream's answer";
@@ -118,6 +126,20 @@ pub(super) fn read<'s>(
                 accepted: common.accepted,
                 duplicate: common.duplicate,
                 missing_signature: missing_signature(proof.preset),
+                bad_signature: fixed(
+                    401,
+                    proof
+                        .preset
+                        .map_or(INVALID_SIGNATURE, |preset| &preset.bad_signature),
+                ),
+                public_url: proof.public_url,
+                handshakes: proof
+                    .preset
+                    .map(|preset| preset.handshakes.clone())
+                    .unwrap_or_default(),
+                verify_token: proof.verify_token,
+                credentials: proof.credentials,
+                quarantine_bytes,
             })
         }
         _ => None,
@@ -221,10 +243,9 @@ fn methods(table: &Section<'_>) -> Vec<Box<str>> {
 /// The dedup windows: of ids, and of bodies without one.
 fn windows(table: &Section<'_>, proof: Option<&Proof<'_>>, identify: &IdentifyRule) -> (Duration, Duration) {
     let preset = proof.and_then(|proof| proof.preset);
-    let horizon = preset.and_then(|preset| preset.retry_horizon);
+    let horizon = preset.and_then(|preset| preset.delivery.retry_horizon);
     let window = table.duration("dedup", SPANS);
-    if let (Some(window), Some(preset), Some(horizon), true) =
-        (&window, preset, horizon, identify.id.is_some())
+    if let (Some(window), Some(preset), Some(horizon), true) = (&window, preset, horizon, identify.has_id())
         && window.value < horizon
     {
         let text = format!(
@@ -238,7 +259,7 @@ fn windows(table: &Section<'_>, proof: Option<&Proof<'_>>, identify: &IdentifyRu
     }
     if let Some(window) = &window
         && proof.is_some()
-        && identify.id.is_none()
+        && !identify.has_id()
     {
         let text = "\"dedup\" has no effect: events of this route carry no id";
         table.context.warn(
@@ -295,7 +316,7 @@ fn rate(table: &Section<'_>, mode: ModeWord, preset: Option<&Preset>) -> Option<
         table.context.error(&span, text, Some("write over = \"reject\""));
     }
     if let Some(preset) = preset.filter(|_| reject)
-        && let Some(rule) = &preset.disable_rule
+        && let Some(rule) = &preset.delivery.disable_rule
     {
         let text = format!(
             "events above the rate are answered 429, which {} counts as failures ({rule})",
@@ -314,6 +335,24 @@ fn rate(table: &Section<'_>, mode: ModeWord, preset: Option<&Preset>) -> Option<
     })
 }
 
+/// `on_bad_signature = { quarantine = "64MiB" }`.
+fn quarantine(table: &Section<'_>) -> u64 {
+    let Some(entry) = table.table("on_bad_signature", "{ quarantine = \"64MiB\" }") else {
+        return 0;
+    };
+    let bytes = entry
+        .size("quarantine", QUARANTINE_BYTES)
+        .map_or(0, |at| at.value);
+    if !entry.has("quarantine") {
+        entry.missing(
+            "quarantine",
+            "write on_bad_signature = { quarantine = \"64MiB\" }",
+        );
+    }
+    entry.finish();
+    bytes
+}
+
 fn body_bytes(table: &Section<'_>, limits: &Limits, default: usize) -> usize {
     let Some(written) = table.size("max_body", BODIES) else {
         return default;
@@ -329,7 +368,7 @@ fn body_bytes(table: &Section<'_>, limits: &Limits, default: usize) -> usize {
 }
 
 fn warn_of_untyped_filters(table: &Section<'_>, identify: &IdentifyRule, upstreams: &[Upstream]) {
-    let readable = identify.event_type.is_some() || identify.type_header.is_some();
+    let readable = identify.has_type();
     for types in upstreams
         .iter()
         .filter_map(|upstream| upstream.queue.types.as_ref())
@@ -387,6 +426,6 @@ fn fixed(status: u16, body: &str) -> FixedAnswer {
 fn missing_signature(preset: Option<&Preset>) -> FixedAnswer {
     match preset {
         Some(preset) => fixed(preset.missing_signature.0, &preset.missing_signature.1),
-        None => fixed(401, r#"{"error":"Invalid signature"}"#),
+        None => fixed(401, INVALID_SIGNATURE),
     }
 }

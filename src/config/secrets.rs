@@ -24,6 +24,8 @@ pub(super) struct Secret {
     /// `None` when it could not be read; that was said already.
     pub(super) text: Option<SecretText>,
     pub(super) until: Option<Timestamp>,
+    /// The scheme that it is for; without one the first of its route's senders.
+    pub(super) scheme: Option<String>,
     /// Where it is defined.
     span: Span,
     used: Cell<bool>,
@@ -62,11 +64,13 @@ impl Secrets {
                 table.context.wrong(&item.span(), text, None);
                 continue;
             };
+            let scheme = entry.string("scheme").map(|at| at.value.to_owned());
             let (text, until) = read_reference(entry, &format!("secret \"{}\"", name.value), &name.span);
             let secret = Secret {
                 name: SecretName::new(name.value),
                 text,
                 until,
+                scheme,
                 span: name.span,
                 used: Cell::new(false),
             };

@@ -61,12 +61,6 @@ impl<'s> Section<'s> {
         self.table.get(key).map(|value| Item { value })
     }
 
-    /// A key that another gateway would know and that is refused here with an explanation of its own.
-    pub(super) fn refused(&self, key: &'static str) -> Option<&'s DeValue<'s>> {
-        self.asked.borrow_mut().insert(key);
-        self.table.get(key).map(Spanned::get_ref)
-    }
-
     /// Where `key` itself stands, else the table.
     pub(super) fn key_span(&self, key: &str) -> Span {
         self.table

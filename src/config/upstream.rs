@@ -13,8 +13,8 @@ use super::section::Section;
 use crate::deliver::{Quota, RetryPlan};
 use crate::event::UpstreamName;
 use crate::handoff;
+use crate::provider::key::KeyForm;
 use crate::provider::preset::Preset;
-use crate::provider::scheme::KeyForm;
 use crate::secret::SecretText;
 use crate::upstream::{Endpoint, Limits};
 
@@ -221,7 +221,7 @@ fn refuse_keys_of_the_other_mode(table: &Section<'_>, mode: ModeWord) {
 }
 
 fn limits(table: &Section<'_>, mode: ModeWord, preset: Option<&Preset>) -> Limits {
-    let patience = preset.and_then(|preset| preset.answer_limit);
+    let patience = preset.and_then(|preset| preset.delivery.answer_limit);
     let whole_default = match mode {
         ModeWord::Queue => Duration::from_secs(15),
         // A sender that gave up before would only send the event again.
@@ -364,7 +364,7 @@ fn handoff_key(context: &Context<'_>, text: &At<SecretText>) -> Option<crate::se
     let key_bytes = base64::engine::general_purpose::STANDARD
         .decode(digits)
         .map(|key| key.len());
-    match (form.key(&text.value), key_bytes) {
+    match (form.hmac(&text.value), key_bytes) {
         (Ok(key), Ok(length)) => {
             if length < HANDOFF_KEY_BYTES_MIN {
                 let problem =

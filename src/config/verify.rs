@@ -1,25 +1,28 @@
 //! How the senders of a route prove themselves: a preset, a `verify` table, or nobody has to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::context::{At, Span};
+use super::context::Span;
 use super::secrets::{Secret, Secrets};
 use super::section::{Section, suggest};
 use crate::event::ProviderName;
 use crate::provider::identify::IdentifyRule;
+use crate::provider::key::KeyForm;
 use crate::provider::preset::{self, Preset};
-use crate::provider::scheme::{Encoding, KeyForm, Prefix, Scheme};
+use crate::provider::scheme::{Credentials, Scheme};
+use crate::provider::scheme_text::{
+    ALGORITHMS, BodyDigestText, JwsText, KEY_FORMS, SchemeText, TIME_UNITS, TimestampText, URL_FORMS,
+};
 use crate::provider::signature::{LiveKey, SECRETS_MAX};
-use crate::receive::settings::Verify;
+use crate::receive::settings::{self as receive, Verify};
+use crate::secret::SecretText;
 
 /// The body window where no preset says that bodies carry their own time: two honest events may be equal.
 const BODY_WINDOW_UNKNOWN: Duration = Duration::from_secs(3600);
-
-/// Header names of one custom scheme.
-const HEADERS_MAX: usize = 4;
 
 /// What the route's proof decides, with what its preset gives.
 pub(super) struct Proof<'s> {
@@ -28,6 +31,12 @@ pub(super) struct Proof<'s> {
     pub(super) verify: Verify,
     pub(super) identify: IdentifyRule,
     pub(super) body_window: Duration,
+    /// The URL that the sender was given, without its query.
+    pub(super) public_url: Option<Box<str>>,
+    /// What handshakes must bring.
+    pub(super) verify_token: Option<SecretText>,
+    /// Where requests carry the secret itself.
+    pub(super) credentials: Credentials,
     /// The secrets behind the keys, to compare routes.
     pub(super) secrets: Vec<&'s Secret>,
 }
@@ -35,8 +44,9 @@ pub(super) struct Proof<'s> {
 /// What stands before the keys are made.
 enum Sender {
     Preset(&'static Preset),
-    Custom(Scheme),
-    Anybody,
+    Custom(Vec<Scheme>),
+    /// With the preset of one that signs nothing.
+    Anybody(Option<&'static Preset>),
 }
 
 /// Reads `provider`, `verify`, `enforce` and `secrets`; `None` when one of them is wrong.
@@ -45,8 +55,10 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
     let enforce = route.boolean("enforce");
     let sender = sender(route);
     let listed = listed(route, secrets);
+    let public_url = public_url(route);
+    let verify_token = secrets.reference(route, "verify_token").map(|at| at.value);
     match (sender?, listed) {
-        (Sender::Anybody, listed) => {
+        (Sender::Anybody(preset), listed) => {
             let span = route.key_span("verify");
             let text = "verify = \"none\": ANYBODY can send events here, and nothing checks them";
             context.warn(
@@ -63,10 +75,13 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
                 context.error(&enforce.span, text, Some("remove it"));
             }
             Some(Proof {
-                provider: ProviderName::new("none"),
-                preset: None,
+                provider: preset.map_or_else(|| ProviderName::new("none"), |preset| preset.name.clone()),
+                preset,
                 verify: Verify::Nothing,
-                identify: IdentifyRule::default(),
+                identify: preset.map(|preset| preset.identify.clone()).unwrap_or_default(),
+                public_url: None,
+                verify_token: None,
+                credentials: Credentials::default(),
                 body_window: BODY_WINDOW_UNKNOWN,
                 secrets: Vec::new(),
             })
@@ -79,10 +94,14 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
             None
         }
         (sender, Some(listed)) => {
-            let (preset, scheme) = match sender {
-                Sender::Preset(preset) => (Some(preset), preset.scheme.clone()),
-                Sender::Custom(scheme) => (None, scheme),
-                Sender::Anybody => return None,
+            let custom;
+            let (preset, schemes) = match sender {
+                Sender::Preset(preset) => (Some(preset), &*preset.schemes),
+                Sender::Custom(schemes) => {
+                    custom = schemes;
+                    (None, &*custom)
+                }
+                Sender::Anybody(_) => return None,
             };
             let enforce = enforce.is_none_or(|enforce| {
                 if !enforce.value {
@@ -96,7 +115,7 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
                 }
                 enforce.value
             });
-            if let Some(preset) = preset.filter(|preset| !preset.confirmed) {
+            if let Some(preset) = preset.filter(|preset| !preset.is_confirmed()) {
                 let text = format!(
                     "what is known of {}'s signature was never confirmed; see: hooklatch providers show {}",
                     preset.title, preset.name
@@ -104,16 +123,21 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
                 let help = "send a real event before relying on it";
                 context.warn(&route.key_span("provider"), text, Some(help));
             }
-            let keys = keys(route, scheme.key, &listed)?;
+            let proofs = proofs(route, schemes, &listed)?;
+            if proofs.iter().any(|proof| proof.scheme.needs_url()) && public_url.is_none() {
+                let help =
+                    "write public_url = \"https://...\", the URL that the sender was given: it is signed too";
+                route.missing("public_url", help);
+                return None;
+            }
             Some(Proof {
                 provider: preset.map_or_else(|| ProviderName::new("custom"), |preset| preset.name.clone()),
                 preset,
-                verify: Verify::Signature {
-                    scheme: Arc::new(scheme),
-                    keys,
-                    enforce,
-                },
+                credentials: credentials(schemes),
+                verify: Verify::Signature { proofs, enforce },
                 identify: preset.map(|preset| preset.identify.clone()).unwrap_or_default(),
+                public_url,
+                verify_token,
                 body_window: preset.map_or(BODY_WINDOW_UNKNOWN, |preset| preset.body_window),
                 secrets: listed.into_iter().map(|(secret, _)| secret).collect(),
             })
@@ -125,14 +149,30 @@ fn sender(route: &Section<'_>) -> Option<Sender> {
     let context = route.context;
     match (route.has("provider"), route.has("verify")) {
         (true, true) => {
+            // Both are read for their own mistakes.
+            let (preset, verify) = (preset_of(route), verify_of(route));
+            if let (Some(preset), Some(Sender::Anybody(_))) = (preset, &verify)
+                && preset.schemes.is_empty()
+            {
+                return Some(Sender::Anybody(Some(preset)));
+            }
             let text = "\"provider\" and \"verify\" are both written; a provider says already how to verify";
             context.error(&route.key_span("verify"), text, Some("remove one of the two"));
-            // Both are still read for their own mistakes.
-            preset_of(route);
-            verify_of(route);
             None
         }
-        (true, false) => preset_of(route).map(Sender::Preset),
+        (true, false) => {
+            let preset = preset_of(route)?;
+            if preset.schemes.is_empty() {
+                let text = format!(
+                    "{} signs nothing: nothing tells its events from forged ones",
+                    preset.title
+                );
+                let help = "write verify = \"none\" as well, end the path in a long secret, and list its addresses in allow_ips";
+                context.error(&route.key_span("provider"), text, Some(help));
+                return None;
+            }
+            Some(Sender::Preset(preset))
+        }
         (false, true) => verify_of(route),
         (false, false) => {
             let help = "write provider = \"name\" (see: hooklatch providers), or verify = { header = \"X-Signature\" }";
@@ -140,6 +180,30 @@ fn sender(route: &Section<'_>) -> Option<Sender> {
             None
         }
     }
+}
+
+/// The URL that the sender was given, without its query: what came with the request stands in its place.
+fn public_url(route: &Section<'_>) -> Option<Box<str>> {
+    let written = route.string("public_url")?;
+    let (bare, _) = written.value.split_once('?').unwrap_or((written.value, ""));
+    let host = bare
+        .strip_prefix("https://")
+        .or_else(|| bare.strip_prefix("http://"));
+    let usable = host.is_some_and(|host| !host.is_empty() && !host.starts_with('/'))
+        && bare.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    if !usable {
+        let text = format!(
+            "{:?} is not a URL; write the one that the sender was given",
+            written.value
+        );
+        route.context.wrong(
+            &written.span,
+            text,
+            Some("for example \"https://hooks.example.com/hooks/twilio\""),
+        );
+        return None;
+    }
+    Some(bare.into())
 }
 
 fn preset_of(route: &Section<'_>) -> Option<&'static Preset> {
@@ -162,126 +226,210 @@ fn verify_of(route: &Section<'_>) -> Option<Sender> {
     let item = route.item("verify")?;
     if let DeValue::String(word) = item.value.get_ref() {
         if word == "none" {
-            return Some(Sender::Anybody);
+            return Some(Sender::Anybody(None));
         }
         let text = "\"verify\" must be a table, such as { header = \"X-Signature\" }, or \"none\"";
         route.context.wrong(&item.span(), text, None);
         return None;
     }
-    let table = route.table("verify", "{ header = \"X-Signature\" }")?;
-    let scheme = scheme(&table);
-    table.finish();
-    scheme.map(Sender::Custom)
+    let tables = match item.value.get_ref() {
+        DeValue::Array(_) => route.tables("verify"),
+        _ => vec![route.table("verify", "{ header = \"X-Signature\" }")?],
+    };
+    let mut schemes: Vec<Scheme> = Vec::new();
+    let mut all_good = !tables.is_empty();
+    for table in tables {
+        match scheme(&table) {
+            Some(scheme) if schemes.iter().any(|other| other.name == scheme.name) => {
+                let text = format!(
+                    "two schemes of this route are named {:?}; give each a `name`",
+                    scheme.name
+                );
+                table.context.wrong(&table.span, text, None);
+                all_good = false;
+            }
+            Some(scheme) => schemes.push(scheme),
+            None => all_good = false,
+        }
+        table.finish();
+    }
+    all_good.then_some(Sender::Custom(schemes))
 }
 
-/// The custom scheme: HMAC-SHA256 over the raw body, carried in a header.
+/// Reads a scheme: the same keys as in a preset's `[[scheme]]`.
 fn scheme(table: &Section<'_>) -> Option<Scheme> {
     let context = table.context;
-    let headers = header_names(table);
-    let encoding = match table.word("encoding", &["hex", "base64", "hex_or_base64"]) {
-        Some("base64") => Encoding::Base64,
-        Some("hex_or_base64") => Encoding::HexOrBase64,
-        _ => Encoding::Hex,
-    };
-    table.word("algorithm", &["hmac-sha256"]);
-    let key = match table.word("key", &["utf8", "hex", "base64", "whsec"]) {
-        Some("hex") => KeyForm::Hex,
-        Some("base64") => KeyForm::Base64,
-        Some("whsec") => KeyForm::Whsec,
-        _ => KeyForm::Utf8,
-    };
-    let optional = table.boolean("prefix_optional");
-    let prefix = match (table.string("prefix"), optional) {
-        (None, None) => Prefix::None,
-        (None, Some(optional)) => {
-            context.wrong(
-                &optional.span,
-                "\"prefix_optional\" is written without a \"prefix\"",
-                None,
-            );
-            Prefix::None
-        }
-        (Some(prefix), _)
-            if prefix.value.is_empty() || !prefix.value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) =>
-        {
-            let text = "\"prefix\" must be visible ASCII text, such as \"sha256=\"; leave it out where there is none";
-            context.wrong(&prefix.span, text, None);
-            Prefix::None
-        }
-        (Some(prefix), optional) if optional.as_ref().is_some_and(|at| at.value) => {
-            Prefix::Optional(prefix.value.into())
-        }
-        (Some(prefix), _) => Prefix::Required(prefix.value.into()),
-    };
-    Some(Scheme {
-        headers: headers?,
-        prefix,
-        encoding,
-        key,
-    })
-}
-
-fn header_names(table: &Section<'_>) -> Option<Vec<Box<str>>> {
-    let context = table.context;
-    if !table.has("header") {
+    if !["header", "header_numbered", "in_json", "in_form", "in_query"]
+        .into_iter()
+        .any(|key| table.has(key))
+        && !table.word("algorithm", &ALGORITHMS).is_some_and(is_code)
+    {
         table.missing(
             "header",
             "write header = \"X-Signature\", the header that carries the signature",
         );
+        // What else is written is still read for its own mistakes.
+        text_of(table);
         return None;
     }
-    let written = match table.item("header")?.value.get_ref() {
-        DeValue::Array(_) => table.strings("header")?,
-        _ => {
-            let one = table.string("header")?;
-            At {
-                span: one.span.clone(),
-                value: vec![one],
+    let text = text_of(table);
+    if let Some(tolerance) = text.timestamp.as_ref().and_then(|time| time.enforce)
+        && !tolerance
+    {
+        let problem = "timestamp.enforce = false: a captured request is accepted for ever, but for its repeats within the dedup window";
+        context.warn(&table.key_span("timestamp"), problem, None);
+    }
+    match text.build() {
+        Ok(scheme) => {
+            if !scheme.covers_body() {
+                let problem = "the signature does not cover the body: whoever captures one can send any other body with it";
+                context.warn(
+                    &table.key_span("signed"),
+                    problem,
+                    Some("put {body} into signed, if the sender signs it"),
+                );
             }
+            Some(scheme)
         }
-    };
-    if written.value.is_empty() || written.value.len() > HEADERS_MAX {
-        let text = format!("\"header\" takes 1 to {HEADERS_MAX} names");
-        context.wrong(&written.span, text, None);
-        return None;
-    }
-    let mut names: Vec<Box<str>> = Vec::new();
-    let mut all_good = true;
-    for name in &written.value {
-        let lower = name.value.to_ascii_lowercase();
-        let usable = http::HeaderName::from_bytes(lower.as_bytes()).is_ok()
-            && !UNUSABLE_HEADERS.contains(&lower.as_str())
-            && !lower.replace('_', "-").starts_with("hooklatch-");
-        if !usable {
-            let text = format!("{:?} cannot be the header of a signature", name.value);
-            context.wrong(&name.span, text, None);
-            all_good = false;
-        } else if names.iter().any(|other| **other == *lower) {
-            context.wrong(
-                &name.span,
-                format!("header {:?} is listed twice", name.value),
-                None,
-            );
-            all_good = false;
-        } else {
-            names.push(lower.into());
+        Err(error) => {
+            context.wrong(&table.key_span(error.key), error.to_string(), None);
+            None
         }
     }
-    all_good.then_some(names)
 }
 
-/// Headers that frame the request or that we strip.
-const UNUSABLE_HEADERS: [&str; 9] = [
-    "host",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "upgrade",
-];
+fn is_code(algorithm: &str) -> bool {
+    !matches!(
+        algorithm,
+        "hmac-sha256"
+            | "hmac-sha1"
+            | "hmac-sha512"
+            | "sha256"
+            | "ed25519"
+            | "ecdsa-p256"
+            | "rsa-sha256"
+            | "rsa-sha512"
+            | "token"
+            | "basic"
+    )
+}
+
+/// What stands in the table, key by key.
+fn text_of(table: &Section<'_>) -> SchemeText {
+    let text = |key| table.string(key).map(|at| at.value.to_owned());
+    SchemeText {
+        name: text("name"),
+        algorithm: table.word("algorithm", &ALGORITHMS).map(str::to_owned),
+        key: table.word("key", &KEY_FORMS).map(str::to_owned),
+        header: one_or_more(table, "header"),
+        any_header: table.boolean("any_header").is_some_and(|at| at.value),
+        header_numbered: text("header_numbered"),
+        in_json: text("in_json"),
+        in_form: text("in_form"),
+        in_query: text("in_query"),
+        // The last is of an earlier version.
+        encoding: table
+            .word(
+                "encoding",
+                &["hex", "base64", "base64url", "hex-or-base64", "hex_or_base64"],
+            )
+            .map(str::to_owned),
+        prefix: text("prefix"),
+        prefix_optional: table.boolean("prefix_optional").is_some_and(|at| at.value),
+        list: text("list"),
+        groups: text("groups"),
+        tag_separator: text("tag_separator"),
+        tags: one_or_more(table, "tags"),
+        signed: text("signed"),
+        timestamp: table
+            .table("timestamp", "{ header = \"X-Timestamp\", unit = \"s\" }")
+            .map(timestamp_of),
+        body_digest: table
+            .table("body_digest", "{ query = \"bodySHA256\" }")
+            .map(body_digest_of),
+        url: table.word("url", &URL_FORMS).map(str::to_owned),
+        require_headers: texts_of(table, "require_headers"),
+        jws: table.table("jws", "{ algorithms = [\"HS256\"] }").map(jws_of),
+    }
+}
+
+fn timestamp_of(table: Section<'_>) -> TimestampText {
+    let text = |key| table.string(key).map(|at| at.value.to_owned());
+    let read = TimestampText {
+        header: text("header"),
+        tag: text("tag"),
+        json: text("json"),
+        first: table.boolean("first").is_some_and(|at| at.value),
+        unit: table.word("unit", &TIME_UNITS).map(str::to_owned),
+        tolerance: text("tolerance"),
+        enforce: table.boolean("enforce").map(|at| at.value),
+    };
+    table.finish();
+    read
+}
+
+fn body_digest_of(table: Section<'_>) -> BodyDigestText {
+    let read = BodyDigestText {
+        query: table.string("query").map(|at| at.value.to_owned()),
+        encoding: table.word("encoding", &["hex"]).map(str::to_owned),
+    };
+    table.finish();
+    read
+}
+
+fn jws_of(table: Section<'_>) -> JwsText {
+    let text = |key| table.string(key).map(|at| at.value.to_owned());
+    let read = JwsText {
+        jwks: text("jwks"),
+        algorithms: one_or_more(&table, "algorithms"),
+        issuer: one_or_more(&table, "issuer"),
+        audience: text("audience"),
+        max_age: text("max_age"),
+        body_claim: text("body_claim"),
+        body_claim_encoding: text("body_claim_encoding"),
+        url_claim: text("url_claim"),
+        detached: table.boolean("detached").is_some_and(|at| at.value),
+        required_claims: texts_of(&table, "required_claims"),
+        secret_claims: one_or_more(&table, "secret_claims"),
+    };
+    table.finish();
+    read
+}
+
+/// A table of texts.
+fn texts_of(table: &Section<'_>, key: &'static str) -> BTreeMap<String, String> {
+    let Some(section) = table.table(key, "{ name = \"value\" }") else {
+        return BTreeMap::new();
+    };
+    let mut texts = BTreeMap::new();
+    for (name, item) in section.entries() {
+        match item.value.get_ref() {
+            DeValue::String(text) => drop(texts.insert(name.value.to_owned(), text.to_string())),
+            _ => {
+                let text = format!("\"{}\" must be a string in quotes", name.value);
+                section.context.wrong(&item.span(), text, None);
+            }
+        }
+    }
+    texts
+}
+
+fn one_or_more(table: &Section<'_>, key: &'static str) -> Vec<String> {
+    let Some(item) = table.item(key) else {
+        return Vec::new();
+    };
+    match item.value.get_ref() {
+        DeValue::Array(_) => {
+            let list = table.strings(key).map(|at| at.value).unwrap_or_default();
+            list.iter().map(|text| text.value.to_owned()).collect()
+        }
+        _ => table
+            .string(key)
+            .map(|at| at.value.to_owned())
+            .into_iter()
+            .collect(),
+    }
+}
 
 /// The secrets that the route lists and that `[secrets]` defines; `None` when the key is absent or empty.
 fn listed<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Vec<(&'s Secret, Span)>> {
@@ -329,33 +477,80 @@ fn listed<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Vec<(&'s Secr
     Some(list)
 }
 
-fn keys(route: &Section<'_>, form: KeyForm, listed: &[(&Secret, Span)]) -> Option<Vec<LiveKey>> {
-    let mut keys = Vec::new();
+/// Of all schemes, active or not: what GitLab sends as a token is no less secret where its signature is checked.
+fn credentials(schemes: &[Scheme]) -> Credentials {
+    let mut all = Credentials::default();
+    for found in schemes.iter().map(Scheme::credentials) {
+        all.headers.extend(found.headers);
+        all.parameters.extend(found.parameters);
+    }
+    all
+}
+
+/// The keys, each with the scheme that its secret is bound to; a scheme without a secret is not active.
+fn proofs(
+    route: &Section<'_>,
+    schemes: &[Scheme],
+    listed: &[(&Secret, Span)],
+) -> Option<Vec<receive::Proof>> {
+    let mut proofs: Vec<receive::Proof> = Vec::new();
+    let mut read = 0;
     for (secret, span) in listed {
         // What cannot be read was reported at its definition.
         let Some(text) = &secret.text else { continue };
-        let unstated = route.preset_is_absent() && form == KeyForm::Utf8;
-        if unstated && text.expose().starts_with(b"whsec_") && !key_form_is_written(route) {
-            let problem = format!(
-                "secret \"{}\" starts with whsec_: it is used as it stands; Standard Webhooks would decode it",
-                secret.name
-            );
-            let help = "write key = \"utf8\" or key = \"whsec\" in verify to say which";
-            route.context.warn(span, problem, Some(help));
-        }
-        match form.key(text) {
-            Ok(key) => keys.push(LiveKey {
-                name: secret.name.clone(),
-                key,
-                until: secret.until,
-            }),
+        let scheme = match &secret.scheme {
+            None => schemes.first(),
+            Some(named) => {
+                let found = schemes.iter().find(|scheme| *scheme.name == **named);
+                if found.is_none() {
+                    let names: Vec<&str> = schemes.iter().map(|scheme| &*scheme.name).collect();
+                    let problem = format!(
+                        "secret \"{}\" is for the scheme {named:?}, which this route's senders do not have; they have {}",
+                        secret.name,
+                        names.join(", ")
+                    );
+                    route.context.error(span, problem, None);
+                }
+                found
+            }
+        };
+        let Some(scheme) = scheme else { continue };
+        warn_of_whsec(route, scheme, secret, text, span);
+        match scheme.key(text) {
+            Ok(key) => {
+                let key = LiveKey {
+                    name: secret.name.clone(),
+                    key,
+                    until: secret.until,
+                };
+                read += 1;
+                match proofs.iter_mut().find(|proof| proof.scheme.name == scheme.name) {
+                    Some(proof) => proof.keys.push(key),
+                    None => proofs.push(receive::Proof {
+                        scheme: Arc::new(scheme.clone()),
+                        keys: vec![key],
+                    }),
+                }
+            }
             Err(error) => {
                 let problem = format!("secret \"{}\" cannot be used here: {error}", secret.name);
                 route.context.error(span, problem, None);
             }
         }
     }
-    (keys.len() == listed.len() && !keys.is_empty()).then_some(keys)
+    (read == listed.len() && read > 0).then_some(proofs)
+}
+
+fn warn_of_whsec(route: &Section<'_>, scheme: &Scheme, secret: &Secret, text: &SecretText, span: &Span) {
+    let unstated = route.preset_is_absent() && scheme.key_form() == Some(KeyForm::Utf8);
+    if unstated && text.expose().starts_with(b"whsec_") && !key_form_is_written(route) {
+        let problem = format!(
+            "secret \"{}\" starts with whsec_: it is used as it stands; Standard Webhooks would decode it",
+            secret.name
+        );
+        let help = "write key = \"utf8\" or key = \"whsec\" in verify to say which";
+        route.context.warn(span, problem, Some(help));
+    }
 }
 
 fn key_form_is_written(route: &Section<'_>) -> bool {

@@ -1,8 +1,9 @@
 //! Reads the event's id and type from the signed bytes, borrowed and with a depth limit.
 
+use super::encoding::trim;
 use super::json::{Place, walk};
-use super::signature::trim;
-use crate::fields::Fields;
+use super::place::Places;
+use super::request::Request;
 
 /// Longest usable event id or type, in bytes.
 pub const EVENT_ID_BYTES_MAX: usize = 255;
@@ -20,6 +21,64 @@ pub struct IdentifyRule {
     /// A header that repeats the type and that the signature does not cover: a hint, compared with the body's type,
     /// and used alone (marked as unsigned) only where `event_type` is `None`.
     pub type_header: Option<Box<str>>,
+    /// Where the id stands, if that is not one pointer; `id` is `None` then.
+    pub id_places: Option<Box<Places>>,
+    /// Where the type stands, if that is not one pointer; `event_type` is `None` then.
+    pub type_places: Option<Box<Places>>,
+}
+
+impl IdentifyRule {
+    /// A rule of places.
+    pub(super) fn new(id: Option<Places>, event_type: Option<Places>, type_header: Option<Box<str>>) -> Self {
+        let mut rule = Self::default();
+        rule.set_id(id);
+        rule.set_type(event_type);
+        rule.type_header = type_header;
+        rule
+    }
+
+    /// Says where the id stands.
+    pub fn set_id(&mut self, id: Option<Places>) {
+        (self.id, self.id_places) = split(id);
+    }
+
+    /// Says where the type stands.
+    pub fn set_type(&mut self, event_type: Option<Places>) {
+        (self.event_type, self.type_places) = split(event_type);
+    }
+
+    /// Whether an event may have an id.
+    pub fn has_id(&self) -> bool {
+        self.id.is_some() || self.id_places.is_some()
+    }
+
+    /// Whether an event may have a type.
+    pub fn has_type(&self) -> bool {
+        self.event_type.is_some() || self.type_places.is_some() || self.type_header.is_some()
+    }
+
+    /// Where the id stands, as a preset writes it.
+    pub fn id_text(&self) -> Option<String> {
+        let pointer = self.id.as_deref().map(super::place::pointer_text);
+        pointer.or_else(|| self.id_places.as_ref().map(|places| places.text()))
+    }
+
+    /// Where the type stands, as a preset writes it.
+    pub fn type_text(&self) -> Option<String> {
+        let pointer = self.event_type.as_deref().map(super::place::pointer_text);
+        pointer.or_else(|| self.type_places.as_ref().map(|places| places.text()))
+    }
+}
+
+/// One pointer is followed on the way of every event; all else takes its time.
+fn split(places: Option<Places>) -> (Option<Vec<Box<str>>>, Option<Box<Places>>) {
+    match places {
+        Some(places) => match places.only_pointer() {
+            Some(tokens) => (Some(tokens.to_vec()), None),
+            None => (None, Some(Box::new(places))),
+        },
+        None => (None, None),
+    }
 }
 
 /// What could be read.
@@ -41,18 +100,28 @@ pub struct Identity {
 ///
 /// The whole body must be one JSON document in UTF-8 without a byte order mark. Only the two values looked for are
 /// copied; no tree is built.
-pub fn identify(rule: &IdentifyRule, headers: &Fields, body: &[u8]) -> Identity {
+pub fn identify(rule: &IdentifyRule, request: &Request<'_>) -> Identity {
     let mut identity = Identity::default();
-    if let Some([id, event_type]) = read(rule, body) {
+    if let Some([id, event_type]) = read(rule, request.body) {
         identity.is_json = true;
         identity.id = id.and_then(usable_id);
         identity.event_type = event_type.and_then(usable_text);
     }
+    let elsewhere = |places: &Option<Box<Places>>| {
+        let text = places.as_ref()?.read(request)?;
+        usable(&text)
+    };
+    if rule.id_places.is_some() {
+        identity.id = elsewhere(&rule.id_places);
+    }
+    if rule.type_places.is_some() {
+        identity.event_type = elsewhere(&rule.type_places);
+    }
     if let Some(name) = &rule.type_header {
-        let mut hints = headers.values(name).map(trim);
+        let mut hints = request.headers.values(name).map(trim);
         if let Some(signed) = &identity.event_type {
             identity.type_conflict = hints.any(|hint| !hint.is_empty() && hint != signed.as_bytes());
-        } else if rule.event_type.is_none() {
+        } else if rule.event_type.is_none() && rule.type_places.is_none() {
             identity.event_type = match (hints.next(), hints.next()) {
                 (Some(hint), None) => std::str::from_utf8(hint).ok().and_then(usable),
                 _ => None,
@@ -67,6 +136,17 @@ pub fn identify(rule: &IdentifyRule, headers: &Fields, body: &[u8]) -> Identity 
 fn read<'b>(rule: &IdentifyRule, body: &'b [u8]) -> Option<[Option<&'b str>; 2]> {
     let text = std::str::from_utf8(body).ok()?;
     find(text, [rule.id.as_deref(), rule.event_type.as_deref()])
+}
+
+/// The text of the value at a pointer, as it is written; `None` where it is not there or the body is not one JSON document.
+pub(super) fn json_value<'b>(body: &'b [u8], tokens: &[Box<str>]) -> Option<&'b str> {
+    let text = std::str::from_utf8(body).ok()?;
+    find(text, [Some(tokens), None])?[0].map(trim_json)
+}
+
+/// What a JSON string with its quotes stands for.
+pub(super) fn unescape_string(raw: &str) -> Option<String> {
+    unescape(raw.strip_prefix('"')?.strip_suffix('"')?)
 }
 
 /// Follows both pointers at once through `text`, a whole JSON value, and checks all of it.
@@ -175,6 +255,11 @@ fn trim_json(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::Fields;
+
+    fn identify(rule: &IdentifyRule, headers: &Fields, body: &[u8]) -> Identity {
+        super::identify(rule, &Request::new(headers, body))
+    }
 
     fn pointer(text: &str) -> Option<Vec<Box<str>>> {
         Some(text.split('/').skip(1).map(Into::into).collect())
@@ -185,6 +270,7 @@ mod tests {
             id: pointer(id),
             event_type: pointer(event_type),
             type_header: None,
+            ..IdentifyRule::default()
         }
     }
 
@@ -400,6 +486,7 @@ mod tests {
                 id: None,
                 event_type: in_body.then(|| vec!["event".into()]),
                 type_header: Some("x-webhook-event".into()),
+                ..IdentifyRule::default()
             };
             let headers = values
                 .iter()

@@ -5,30 +5,42 @@ use std::time::Duration;
 use http::HeaderName;
 use serde::Deserialize;
 
+use super::handshake::HandshakeText;
 use super::identify::IdentifyRule;
-use super::preset::{INVALID_SIGNATURE, Preset, Sample, Vector};
-use super::scheme::{Encoding, KeyForm, Prefix, Scheme};
+use super::place::Places;
+use super::preset::{Confidence, Delivery, INVALID_SIGNATURE, Preset, Sample, Vector};
+use super::scheme::Scheme;
+use super::scheme_text::{SchemeError, SchemeText, duration};
 use crate::event::ProviderName;
+
+/// How long bodies without a usable id are remembered where nothing else is said.
+const BODY_WINDOW: Duration = Duration::from_secs(3600);
 
 /// What is wrong with a preset's file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PresetError {
     #[error("{0}")]
     Toml(#[from] toml::de::Error),
-    #[error("`headers` holds {0:?}, which is not a header name in lower case")]
+    #[error("[[scheme]] {0}")]
+    Scheme(SchemeError),
+    #[error("two schemes are named {0:?}")]
+    SchemeTwice(Box<str>),
+    #[error("[[handshake]] {0}")]
+    Handshake(SchemeError),
+    #[error("{0:?} is not a header name in lower case")]
     Header(String),
-    #[error("`headers` is empty; name the header that carries the signature")]
-    NoHeader,
-    #[error("`prefix_optional` is set without `prefix`; write the prefix or drop it")]
-    NoPrefix,
-    #[error("`prefix` is {0:?}; write the text that stands before the digest, without blanks around it")]
-    Prefix(String),
-    #[error("{0:?} is not a JSON pointer; write it like \"/data/id\"")]
-    Pointer(String),
+    #[error("{0:?} is not a place; write it like \"/data/id\" or \"header:x-event\"")]
+    Place(String),
+    #[error(
+        "the id stands in the header {0:?}, which the signature does not cover: anybody could change it; write `id_header`"
+    )]
+    UnsignedId(String),
     #[error("{0:?} is not a duration; write it like \"26h36m\"")]
     Duration(String),
     #[error("`status` is {0}; a missing signature is answered with 400 to 499")]
     Status(u16),
+    #[error("a vector names the scheme {0:?}, which is not one of this file")]
+    VectorScheme(String),
 }
 
 /// Reads the text of `config/providers/<name>.toml`.
@@ -39,62 +51,89 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Preset, PresetError> {
             return Err(PresetError::Status(status));
         }
         Some(missing) => (missing.status, missing.body),
-        None => (401, INVALID_SIGNATURE.to_owned()),
+        None => (
+            401,
+            file.answers
+                .refused
+                .clone()
+                .unwrap_or_else(|| INVALID_SIGNATURE.to_owned()),
+        ),
     };
+    let schemes = schemes(&file.scheme)?;
+    let handshakes = file
+        .handshake
+        .into_iter()
+        .map(|handshake| handshake.build().map_err(PresetError::Handshake))
+        .collect::<Result<_, _>>()?;
+    let vectors: Vec<Vector> = file.vector.into_iter().map(Into::into).collect();
+    for named in vectors.iter().filter_map(|vector| vector.scheme.as_ref()) {
+        if !schemes.iter().any(|scheme| *scheme.name == **named) {
+            return Err(PresetError::VectorScheme(named.clone()));
+        }
+    }
     Ok(Preset {
         name: ProviderName::new(name),
         title: file.title,
-        scheme: scheme(file.sign)?,
-        identify: IdentifyRule {
-            id: file.identify.id.as_deref().map(pointer).transpose()?,
-            event_type: file.identify.event_type.as_deref().map(pointer).transpose()?,
-            type_header: file.identify.type_header.map(header).transpose()?,
+        aliases: file.aliases,
+        identify: identify(&file.identify, &schemes)?,
+        id_header: file.identify.id_header.map(header).transpose()?,
+        schemes,
+        body_window: file.dedup.body_window.as_deref().map_or(Ok(BODY_WINDOW), span)?,
+        delivery: Delivery {
+            answer_ok: file.delivery.answer_ok,
+            retries: file.delivery.retries,
+            retry_horizon: file.delivery.retry_horizon.as_deref().map(span).transpose()?,
+            disable_rule: file.delivery.disable_rule,
+            answer_limit: file.delivery.answer_limit.as_deref().map(span).transpose()?,
+            rotation: file.delivery.rotation,
+            source_ips: file.delivery.source_ips,
         },
-        body_window: duration(&file.dedup.body_window)?,
-        retries: file.delivery.retries,
-        retry_horizon: file.delivery.retry_horizon.as_deref().map(duration).transpose()?,
-        disable_rule: file.delivery.disable_rule,
-        answer_limit: file.delivery.answer_limit.as_deref().map(duration).transpose()?,
         missing_signature,
-        confirmed: file.confirmed,
+        bad_signature: file
+            .answers
+            .refused
+            .unwrap_or_else(|| INVALID_SIGNATURE.to_owned()),
+        accepted: file.answers.accepted,
+        handshakes,
+        proxy_hint: file.proxy_hint,
+        confidence: match file.confidence {
+            ConfidenceName::Official => Confidence::Official,
+            ConfidenceName::Implementations => Confidence::Implementations,
+            ConfidenceName::Unconfirmed => Confidence::Unconfirmed,
+        },
         sources: file.sources,
         notes: file.notes.trim().to_owned(),
         samples: file.sample.into_iter().map(Into::into).collect(),
-        vectors: file.vector.into_iter().map(Into::into).collect(),
+        vectors,
     })
 }
 
-fn scheme(sign: Sign) -> Result<Scheme, PresetError> {
-    let prefix = match (sign.prefix, sign.prefix_optional) {
-        (Some(text), _) if text.is_empty() || text.trim() != text => return Err(PresetError::Prefix(text)),
-        (Some(text), true) => Prefix::Optional(text.into()),
-        (Some(text), false) => Prefix::Required(text.into()),
-        (None, true) => return Err(PresetError::NoPrefix),
-        (None, false) => Prefix::None,
-    };
-    let headers = sign
-        .headers
-        .into_iter()
-        .map(header)
-        .collect::<Result<Vec<_>, _>>()?;
-    if headers.is_empty() {
-        return Err(PresetError::NoHeader);
+fn schemes(texts: &[SchemeText]) -> Result<Vec<Scheme>, PresetError> {
+    let mut schemes: Vec<Scheme> = Vec::new();
+    for text in texts {
+        let scheme = text.build().map_err(PresetError::Scheme)?;
+        if schemes.iter().any(|other| other.name == scheme.name) {
+            return Err(PresetError::SchemeTwice(scheme.name));
+        }
+        schemes.push(scheme);
     }
-    Ok(Scheme {
-        headers,
-        prefix,
-        encoding: match sign.encoding {
-            EncodingName::Hex => Encoding::Hex,
-            EncodingName::Base64 => Encoding::Base64,
-            EncodingName::HexOrBase64 => Encoding::HexOrBase64,
-        },
-        key: match sign.key {
-            KeyName::Utf8 => KeyForm::Utf8,
-            KeyName::Hex => KeyForm::Hex,
-            KeyName::Base64 => KeyForm::Base64,
-            KeyName::Whsec => KeyForm::Whsec,
-        },
-    })
+    Ok(schemes)
+}
+
+fn identify(file: &Identify, schemes: &[Scheme]) -> Result<IdentifyRule, PresetError> {
+    let places = |text: &Option<String>| match text {
+        Some(text) => Places::parse(text)
+            .map(Some)
+            .ok_or_else(|| PresetError::Place(text.clone())),
+        None => Ok(None),
+    };
+    let id = places(&file.id)?;
+    let vouched = |name: &&str| schemes.iter().any(|scheme| scheme.vouches_for_header(name));
+    if let Some(name) = id.iter().flat_map(Places::headers).find(|name| !vouched(name)) {
+        return Err(PresetError::UnsignedId(name.to_owned()));
+    }
+    let type_header = file.type_header.clone().map(header).transpose()?;
+    Ok(IdentifyRule::new(id, places(&file.event_type)?, type_header))
 }
 
 fn header(name: String) -> Result<Box<str>, PresetError> {
@@ -104,101 +143,73 @@ fn header(name: String) -> Result<Box<str>, PresetError> {
     }
 }
 
-/// Splits a JSON pointer (RFC 6901) into its tokens.
-fn pointer(text: &str) -> Result<Vec<Box<str>>, PresetError> {
-    let tokens = text
-        .strip_prefix('/')
-        .ok_or_else(|| PresetError::Pointer(text.to_owned()))?;
-    Ok(tokens
-        .split('/')
-        .map(|token| token.replace("~1", "/").replace("~0", "~").into())
-        .collect())
-}
-
-/// Reads `26h36m`, `7d` or `42m30s`: whole numbers, each unit once at most, the larger first.
-fn duration(text: &str) -> Result<Duration, PresetError> {
-    let wrong = || PresetError::Duration(text.to_owned());
-    let mut rest = text;
-    let mut total_secs = 0_u64;
-    for (unit, unit_secs) in [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)] {
-        if let Some((number, after)) = rest.split_once(unit) {
-            let number: u32 = number.parse().map_err(|_| wrong())?;
-            total_secs += u64::from(number) * unit_secs;
-            rest = after;
-        }
-    }
-    if total_secs == 0 || !rest.is_empty() {
-        return Err(wrong());
-    }
-    Ok(Duration::from_secs(total_secs))
+fn span(text: &str) -> Result<Duration, PresetError> {
+    duration(text).ok_or_else(|| PresetError::Duration(text.to_owned()))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     title: String,
-    confirmed: bool,
+    #[serde(default)]
+    aliases: Vec<String>,
+    confidence: ConfidenceName,
     sources: Vec<String>,
     notes: String,
-    sign: Sign,
+    proxy_hint: Option<String>,
+    #[serde(default)]
+    scheme: Vec<SchemeText>,
+    #[serde(default)]
     identify: Identify,
+    #[serde(default)]
     dedup: Dedup,
-    delivery: Delivery,
+    #[serde(default)]
+    delivery: DeliveryFile,
     missing_signature: Option<Missing>,
+    #[serde(default)]
+    answers: Answers,
+    #[serde(default)]
+    handshake: Vec<HandshakeText>,
+    #[serde(default)]
     sample: Vec<SampleFile>,
+    #[serde(default)]
     vector: Vec<VectorFile>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Sign {
-    headers: Vec<String>,
-    prefix: Option<String>,
-    #[serde(default)]
-    prefix_optional: bool,
-    encoding: EncodingName,
-    key: KeyName,
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum EncodingName {
-    Hex,
-    Base64,
-    HexOrBase64,
+enum ConfidenceName {
+    Official,
+    Implementations,
+    Unconfirmed,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum KeyName {
-    Utf8,
-    Hex,
-    Base64,
-    Whsec,
-}
-
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Identify {
     id: Option<String>,
+    id_header: Option<String>,
     #[serde(rename = "type")]
     event_type: Option<String>,
     type_header: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Dedup {
-    body_window: String,
+    body_window: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Delivery {
+struct DeliveryFile {
+    answer_ok: Option<String>,
     retries: Option<String>,
     retry_horizon: Option<String>,
     disable_rule: Option<String>,
     answer_limit: Option<String>,
+    rotation: Option<String>,
+    source_ips: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -208,12 +219,23 @@ struct Missing {
     body: String,
 }
 
+/// Bodies of answers, for senders that demand one of their own.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answers {
+    accepted: Option<String>,
+    refused: Option<String>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SampleFile {
     #[serde(rename = "type")]
     event_type: String,
     body: String,
+    content_type: Option<String>,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
 }
 
 impl From<SampleFile> for Sample {
@@ -221,6 +243,8 @@ impl From<SampleFile> for Sample {
         Self {
             event_type: file.event_type,
             body: file.body,
+            content_type: file.content_type.unwrap_or_else(|| "application/json".to_owned()),
+            headers: file.headers,
         }
     }
 }
@@ -229,7 +253,12 @@ impl From<SampleFile> for Sample {
 #[serde(deny_unknown_fields)]
 struct VectorFile {
     about: String,
+    scheme: Option<String>,
     secret: String,
+    now: Option<i64>,
+    fetched: Option<String>,
+    method: Option<String>,
+    url: Option<String>,
     headers: Vec<(String, String)>,
     body: String,
     valid: bool,
@@ -240,7 +269,12 @@ impl From<VectorFile> for Vector {
     fn from(file: VectorFile) -> Self {
         Self {
             about: file.about,
+            scheme: file.scheme,
             secret: file.secret,
+            now_secs: file.now,
+            fetched: file.fetched,
+            method: file.method.unwrap_or_else(|| "POST".to_owned()),
+            url: file.url,
             headers: file.headers,
             body: file.body,
             valid: file.valid,
@@ -252,16 +286,15 @@ impl From<VectorFile> for Vector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::encoding::Prefix;
 
     const GOOD: &str = r#"
         title = "T"
-        confirmed = true
+        confidence = "official"
         sources = []
         notes = "n"
-        sample = []
-        vector = []
-        [sign]
-        headers = ["x-signature"]
+        [[scheme]]
+        header = ["x-signature"]
         prefix = "sha256="
         encoding = "hex"
         key = "utf8"
@@ -276,10 +309,13 @@ mod tests {
     #[test]
     fn a_file_becomes_a_preset() {
         let preset = parse("t", GOOD).unwrap();
-        assert_eq!(preset.scheme.prefix, Prefix::Required("sha256=".into()));
+        assert_eq!(
+            preset.body_hmac().unwrap().prefix,
+            Prefix::Required("sha256=".into())
+        );
         assert_eq!(preset.identify.id, Some(vec!["data".into(), "a/b~c".into()]));
         assert_eq!(preset.missing_signature, (401, INVALID_SIGNATURE.to_owned()));
-        assert_eq!(preset.retry_horizon, Some(Duration::from_secs(95_760)));
+        assert_eq!(preset.delivery.retry_horizon, Some(Duration::from_secs(95_760)));
     }
 
     #[test]
@@ -287,31 +323,28 @@ mod tests {
         for (from, to, expected) in [
             ("title", "tittle", "unknown field `tittle`"),
             ("key = ", "form = ", "unknown field `form`"),
-            ("\"hex\"", "\"Hex\"", "unknown variant `Hex`"),
+            ("\"hex\"", "\"Hex\"", "`encoding` is \"Hex\"; write one of hex,"),
             (
                 "[\"x-signature\"]",
-                "[\"X-Signature\"]",
-                "`headers` holds \"X-Signature\", which is not a header name in lower case",
+                "[\"x signature\"]",
+                "`header` has \"x signature\"",
             ),
-            (
-                "[\"x-signature\"]",
-                "[]",
-                "`headers` is empty; name the header that carries the signature",
-            ),
+            ("[\"x-signature\"]", "[]", "`header` is missing"),
             (
                 "prefix = \"sha256=\"",
                 "prefix_optional = true",
-                "`prefix_optional` is set without `prefix`; write the prefix or drop it",
+                "`prefix_optional` is written without `prefix`",
             ),
             (
                 "\"sha256=\"",
-                "\"sha256= \"",
-                "`prefix` is \"sha256= \"; write the text that stands before the digest, without blanks around it",
+                "\" sha256=\"",
+                "`prefix` must be visible ASCII text",
             ),
+            ("/data/", "data/", "\"data/a~1b~0c\" is not a place"),
             (
-                "/data/",
-                "data/",
-                "\"data/a~1b~0c\" is not a JSON pointer; write it like \"/data/id\"",
+                "id = \"/data/a~1b~0c\"",
+                "id = \"header:x-id\"",
+                "the id stands in the header \"x-id\", which the signature does not cover",
             ),
             ("1h", "1 h", "\"1 h\" is not a duration; write it like \"26h36m\""),
             (
@@ -322,27 +355,6 @@ mod tests {
         ] {
             let error = parse("t", &GOOD.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(expected), "{to}: {error}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        for (text, expected_secs) in [
-            ("7d", Some(604_800)),
-            ("26h36m", Some(95_760)),
-            ("42m30s", Some(2_550)),
-            ("5s", Some(5)),
-            ("", None),
-            ("0s", None),
-            ("5", None),
-            ("5x", None),
-            ("-5s", None),
-            ("30m1h", None),
-            ("1h1h", None),
-            ("1.5h", None),
-        ] {
-            let got = duration(text).ok().map(|duration| duration.as_secs());
-            assert_eq!(got, expected_secs, "{text}");
         }
     }
 }

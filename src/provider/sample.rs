@@ -4,7 +4,8 @@ use crate::event::Timestamp;
 
 /// Fills the placeholders of a sample's body.
 ///
-/// `{id}` becomes 26 letters and digits, `{uuid}` a version 4 UUID and `{time}` is `now` to the second (RFC 3339, UTC).
+/// `{id}` becomes 26 letters and digits, `{uuid}` a version 4 UUID, `{time}` is `now` to the second (RFC 3339, UTC), `{unix}` and
+/// `{unix_ms}` are seconds and milliseconds since 1970.
 /// A placeholder that stands twice gets one value; the same `seed` gives the same values.
 pub fn fill(body: &str, seed: u64, now: Timestamp) -> String {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -15,6 +16,8 @@ pub fn fill(body: &str, seed: u64, now: Timestamp) -> String {
     body.replace("{id}", &id)
         .replace("{uuid}", &uuid(random.u128(..)))
         .replace("{time}", &seconds(now))
+        .replace("{unix}", &now.0.div_euclid(1000).to_string())
+        .replace("{unix_ms}", &now.0.to_string())
 }
 
 /// Crockford's base 32, as in the ids of the providers' documents.

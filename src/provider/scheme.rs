@@ -1,230 +1,260 @@
 //! A scheme: how one kind of signature is made and carried.
 
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use zeroize::Zeroizing;
+use std::borrow::Cow;
+use std::time::Duration;
 
-use crate::secret::{Key, SecretText, TAG_BYTES};
+use super::body_hmac::{BodyHmac, Presented};
+use super::coded::Coded;
+use super::composed::Composed;
+use super::encoding::Encoding;
+use super::fetched::{Fetched, Need};
+use super::key::{KeyForm, KeyFormError, SchemeKey};
+use super::sign::{Draft, SignError, Signer};
+use super::signature::{LiveKey, SignatureError};
+use crate::event::{SecretName, Timestamp};
+use crate::secret::SecretText;
 
-/// Base64 in the standard alphabet, padded or not, and no other spelling of the same bytes.
-pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+pub use super::request::Request;
 
-/// What stands before the base64 in a Standard Webhooks secret.
-pub(super) const WHSEC: &str = "whsec_";
-
-/// HMAC-SHA256 over the raw body, carried in a header.
+/// How one kind of signature is made and carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scheme {
-    /// Header names in lower case, in order of preference. Where several are sent, all must carry one digest.
-    pub headers: Vec<Box<str>>,
-    /// What stands before the digest.
-    pub prefix: Prefix,
-    /// How the digest is written.
-    pub encoding: Encoding,
-    /// How the secret's text becomes key bytes.
-    pub key: KeyForm,
+    /// Its name among the schemes of its preset.
+    pub name: Box<str>,
+    /// How it is checked.
+    pub rule: Rule,
 }
 
-/// What stands before the digest in the header's value; compared without regard to case.
+/// How a signature is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prefix {
-    /// Nothing may.
-    None,
-    /// This must.
-    Required(Box<str>),
-    /// This may, once.
-    Optional(Box<str>),
+pub enum Rule {
+    /// HMAC-SHA256 over the raw body in a header: what most senders do.
+    BodyHmac(BodyHmac),
+    /// Put together of parts.
+    Composed(Box<Composed>),
+    /// Code that only few senders need.
+    Coded(Box<Coded>),
 }
 
-/// How the digest is written; always the whole 32 bytes and nothing after them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// 64 hex digits of either case.
-    Hex,
-    /// Base64 in the standard alphabet, padded or not.
-    Base64,
-    /// Told apart by length.
-    HexOrBase64,
+/// What a request claims, read from its headers alone.
+#[derive(Debug, Clone)]
+pub enum Claim {
+    /// A digest of the raw body.
+    Digest(Presented),
+    /// All that can be said before the body is there.
+    Later,
 }
 
-/// How the secret's text becomes key bytes; never guessed from the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyForm {
-    /// The text's own bytes, whatever it begins with.
-    Utf8,
-    /// The text is hex.
-    Hex,
-    /// The text is base64.
-    Base64,
-    /// The text is base64 after `whsec_` (Standard Webhooks).
-    Whsec,
-}
-
-/// Why a secret's text cannot be a key under a [`KeyForm`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum KeyFormError {
-    /// See [`crate::secret::KeyError`].
-    #[error(transparent)]
-    Key(#[from] crate::secret::KeyError),
-    /// The text does not decode.
-    #[error("the secret is not {0}; copy it again from the provider's page")]
-    Undecodable(&'static str),
-}
-
-impl KeyForm {
-    /// Makes the key.
+impl Scheme {
+    /// Reads what the headers present; a hopeless request ends before its body is read. The body of `request` is not looked at.
     ///
     /// # Errors
-    /// When the text does not decode under this form, or the key would be empty.
-    pub fn key(self, text: &SecretText) -> Result<Key, KeyFormError> {
-        let text = text.expose();
-        let decoded = match self {
-            Self::Utf8 => return Ok(Key::new(text)?),
-            Self::Hex => hex::decode(text).map_err(|_| KeyFormError::Undecodable("hex"))?,
-            Self::Base64 => BASE64
-                .decode(text)
-                .map_err(|_| KeyFormError::Undecodable("base64"))?,
-            Self::Whsec => BASE64
-                .decode(text.strip_prefix(WHSEC.as_bytes()).unwrap_or(text))
-                .map_err(|_| KeyFormError::Undecodable("base64 after `whsec_`"))?,
-        };
-        Ok(Key::new(&Zeroizing::new(decoded))?)
+    /// Every [`SignatureError`] but those that need the body.
+    pub fn claim(&self, request: &Request<'_>) -> Result<Claim, SignatureError> {
+        match &self.rule {
+            Rule::BodyHmac(rule) => rule.read(request.headers).map(Claim::Digest),
+            Rule::Composed(rule) => rule.claim(request).map(|()| Claim::Later),
+            Rule::Coded(rule) => rule.claim(request).map(|()| Claim::Later),
+        }
+    }
+
+    /// Checks a claim with every live key, and names the secret that matched. `now` decides which keys and times are still good.
+    ///
+    /// # Errors
+    /// Every [`SignatureError`].
+    pub fn check<'k>(
+        &self,
+        claim: &Claim,
+        keys: &'k [LiveKey],
+        now: Timestamp,
+        request: &Request<'_>,
+        fetched: Option<&Fetched>,
+    ) -> Result<&'k SecretName, SignatureError> {
+        match (&self.rule, claim) {
+            (Rule::BodyHmac(_), Claim::Digest(presented)) => presented.check(keys, now, request.body),
+            (Rule::BodyHmac(rule), Claim::Later) => {
+                rule.read(request.headers)?.check(keys, now, request.body)
+            }
+            (Rule::Composed(rule), _) => rule.check(keys, now, request),
+            (Rule::Coded(rule), _) => rule.check(keys, now, request, fetched),
+        }
+    }
+
+    /// What must be fetched before a request can be checked; `None`: nothing.
+    ///
+    /// # Errors
+    /// When the request names a place that this scheme does not fetch from.
+    pub fn need(&self, request: &Request<'_>) -> Result<Option<Need>, SignatureError> {
+        match &self.rule {
+            Rule::Coded(rule) => rule.need(request),
+            _ => Ok(None),
+        }
+    }
+
+    /// The address whose GET confirms a subscription that this verified request asks for (Amazon SNS).
+    pub fn confirmation(&self, request: &Request<'_>) -> Option<String> {
+        match &self.rule {
+            Rule::Coded(rule) => rule.confirmation(request),
+            _ => None,
+        }
+    }
+
+    /// The answer to a challenge that only code can give (Braintree).
+    pub fn challenge(&self, request: &Request<'_>, keys: &[SchemeKey]) -> Option<String> {
+        match &self.rule {
+            Rule::Coded(rule) => rule.challenge(request, keys),
+            _ => None,
+        }
+    }
+
+    /// Makes the key of a secret.
+    ///
+    /// # Errors
+    /// When the secret's text is not one of this scheme.
+    pub fn key(&self, text: &SecretText) -> Result<SchemeKey, KeyFormError> {
+        match &self.rule {
+            Rule::BodyHmac(rule) => rule.key.hmac(text).map(SchemeKey::Hmac),
+            Rule::Composed(rule) => rule.algorithm.key(rule.key, text),
+            Rule::Coded(rule) => rule.key(text),
+        }
+    }
+
+    /// Adds to `draft` what the sender would add.
+    ///
+    /// # Errors
+    /// When the key is not one to sign with, or the draft lacks what is signed.
+    pub fn sign(&self, signer: &Signer<'_>, draft: &mut Draft, now: Timestamp) -> Result<(), SignError> {
+        match (&self.rule, signer) {
+            (Rule::BodyHmac(rule), Signer::Secret(SchemeKey::Hmac(key))) => {
+                let signed = rule.sign(key, &draft.body);
+                draft.headers.push((signed.header.to_owned(), signed.value));
+                Ok(())
+            }
+            (Rule::BodyHmac(_), _) => Err(SignError::PrivateKey("hmac-sha256")),
+            (Rule::Composed(rule), _) => rule.sign(signer, draft, now),
+            (Rule::Coded(rule), _) => rule.sign(signer, draft, now),
+        }
+    }
+
+    /// The headers in which the signature stands, in lower case.
+    pub fn headers(&self) -> Vec<Cow<'_, str>> {
+        match &self.rule {
+            Rule::BodyHmac(rule) => rule.headers.iter().map(|name| Cow::Borrowed(&**name)).collect(),
+            Rule::Composed(rule) => rule.headers(),
+            Rule::Coded(rule) => rule.headers().into_iter().map(Cow::Borrowed).collect(),
+        }
+    }
+
+    /// Whether a signature may stand in this header.
+    pub fn reads_header(&self, name: &str) -> bool {
+        match &self.rule {
+            Rule::Composed(rule) => rule.reads_header(name),
+            _ => self
+                .headers()
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(name)),
+        }
+    }
+
+    /// Whether the public URL is signed, so that the route must know it.
+    pub fn needs_url(&self) -> bool {
+        match &self.rule {
+            Rule::BodyHmac(_) => false,
+            Rule::Composed(rule) => rule.needs_url(),
+            Rule::Coded(rule) => rule.needs_url(),
+        }
+    }
+
+    /// Whether the signature covers the body, or proves the sender alone (tokens).
+    pub fn covers_body(&self) -> bool {
+        match &self.rule {
+            Rule::BodyHmac(_) => true,
+            Rule::Composed(rule) => rule.algorithm.sends_secret() || rule.covers_body(),
+            Rule::Coded(rule) => rule.covers_body(),
+        }
+    }
+
+    /// Whether the credential itself is sent and nothing is signed.
+    pub fn sends_secret(&self) -> bool {
+        matches!(&self.rule, Rule::Composed(rule) if rule.algorithm.sends_secret())
+    }
+
+    /// Whether the keys are fetched: then the secret makes no signature.
+    pub fn is_fetched(&self) -> bool {
+        matches!(&self.rule, Rule::Coded(rule) if rule.is_fetched())
+    }
+
+    /// How the signature is written, where that is a matter of the scheme.
+    pub fn encoding(&self) -> Option<Encoding> {
+        match &self.rule {
+            Rule::BodyHmac(rule) => Some(rule.encoding),
+            Rule::Composed(rule) if !rule.algorithm.sends_secret() => Some(rule.encoding),
+            _ => None,
+        }
+    }
+
+    /// Whether the signature's header holds several things.
+    pub fn has_list(&self) -> bool {
+        matches!(&self.rule, Rule::Composed(rule) if rule.list.is_some())
+    }
+
+    /// How far the signed time may be off, where that is enforced.
+    pub fn tolerance(&self) -> Option<Duration> {
+        match &self.rule {
+            Rule::Composed(rule) => rule
+                .timestamp
+                .as_ref()
+                .filter(|time| time.enforce)
+                .map(|time| time.tolerance),
+            Rule::BodyHmac(_) | Rule::Coded(_) => None,
+        }
+    }
+
+    /// How a secret's text becomes the key, where that is a matter of form.
+    pub fn key_form(&self) -> Option<KeyForm> {
+        match &self.rule {
+            Rule::BodyHmac(rule) => Some(rule.key),
+            Rule::Composed(rule) => Some(rule.key),
+            Rule::Coded(_) => None,
+        }
+    }
+
+    /// Whether the signature covers a header, or covers nothing at all, so that the header is as good as the rest.
+    pub fn vouches_for_header(&self, name: &str) -> bool {
+        match &self.rule {
+            Rule::BodyHmac(_) => false,
+            Rule::Composed(rule) => rule.algorithm.sends_secret() || rule.covers_header(name),
+            Rule::Coded(rule) => rule.vouches_for_header(name),
+        }
+    }
+
+    /// The headers and query parameters that hold the credential itself: neither stored nor forwarded.
+    pub fn credentials(&self) -> Credentials {
+        use super::composed::Source;
+        use super::place::Place;
+        let mut found = Credentials::default();
+        if let Rule::Composed(rule) = &self.rule
+            && rule.algorithm.sends_secret()
+        {
+            match &rule.source {
+                Source::Headers { names, .. } => found.headers.clone_from(names),
+                Source::Place(Place::Header(name)) => found.headers.push(name.clone()),
+                Source::Place(Place::Query(name)) => found.parameters.push(name.clone()),
+                Source::Numbered(..) | Source::Place(Place::Json(_) | Place::Form(_)) => {}
+            }
+        }
+        if let Rule::Coded(rule) = &self.rule {
+            found.headers.extend(rule.credential().map(Into::into));
+        }
+        found
     }
 }
 
-impl Encoding {
-    /// Decodes exactly one digest and nothing around it.
-    pub(super) fn decode(self, text: &[u8]) -> Option<[u8; TAG_BYTES]> {
-        let hex = match self {
-            Self::Hex => true,
-            Self::Base64 => false,
-            Self::HexOrBase64 => text.len() == 2 * TAG_BYTES,
-        };
-        let mut digest = [0; TAG_BYTES];
-        if hex {
-            hex::decode_to_slice(text, &mut digest).ok()?;
-            return Some(digest);
-        }
-        let bytes = BASE64.decode_slice(text, &mut digest).ok()?;
-        (bytes == TAG_BYTES).then_some(digest)
-    }
-
-    /// Writes a digest; where both are read, as hex.
-    pub(super) fn encode(self, digest: &[u8; TAG_BYTES]) -> String {
-        match self {
-            Self::Hex | Self::HexOrBase64 => hex::encode(digest),
-            Self::Base64 => BASE64.encode(digest),
-        }
-    }
-}
-
-impl Prefix {
-    /// The prefix's text, where there is one.
-    pub fn text(&self) -> Option<&str> {
-        match self {
-            Self::None => None,
-            Self::Required(text) | Self::Optional(text) => Some(text),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::secret::KeyError;
-
-    fn tag(form: KeyForm, text: &str) -> Result<[u8; TAG_BYTES], KeyFormError> {
-        form.key(&SecretText::new(text.into()))
-            .map(|key| key.tag(&[b"body"]))
-    }
-
-    #[test]
-    fn a_key_form_is_followed_and_never_guessed() {
-        let plain = tag(KeyForm::Utf8, "secret").unwrap();
-        for (name, form, text, same) in [
-            ("hex", KeyForm::Hex, "736563726574", true),
-            ("hex in upper case", KeyForm::Hex, "73656372657F", false),
-            ("base64", KeyForm::Base64, "c2VjcmV0", true),
-            ("whsec", KeyForm::Whsec, "whsec_c2VjcmV0", true),
-            ("whsec without its prefix", KeyForm::Whsec, "c2VjcmV0", true),
-            (
-                "hex-looking text stays text",
-                KeyForm::Utf8,
-                "736563726574",
-                false,
-            ),
-            (
-                "whsec-looking text stays text",
-                KeyForm::Utf8,
-                "whsec_c2VjcmV0",
-                false,
-            ),
-            ("blanks are part of a text", KeyForm::Utf8, "secret\n", false),
-        ] {
-            assert_eq!(tag(form, text).unwrap() == plain, same, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_text_that_does_not_decode_is_refused() {
-        for (form, text, expected) in [
-            (KeyForm::Hex, "73z", KeyFormError::Undecodable("hex")),
-            (KeyForm::Base64, "c2V jcmV0", KeyFormError::Undecodable("base64")),
-            (
-                KeyForm::Base64,
-                "whsec_c2VjcmV0",
-                KeyFormError::Undecodable("base64"),
-            ),
-            (
-                KeyForm::Whsec,
-                "whsec_!",
-                KeyFormError::Undecodable("base64 after `whsec_`"),
-            ),
-            (KeyForm::Whsec, "whsec_", KeyFormError::Key(KeyError::Empty)),
-            (KeyForm::Utf8, "", KeyFormError::Key(KeyError::Empty)),
-            (KeyForm::Hex, "", KeyFormError::Key(KeyError::Empty)),
-        ] {
-            assert_eq!(tag(form, text).unwrap_err(), expected);
-        }
-    }
-
-    #[test]
-    fn a_digest_is_read_whole_or_not_at_all() {
-        let hex = "0f".repeat(32);
-        let base64 = BASE64.encode([0x0f; 32]);
-        let bare = base64.trim_end_matches('=').to_owned();
-        let not_canonical = format!("{}9=", &base64[..42]);
-        for (name, encoding, text, good) in [
-            ("hex", Encoding::Hex, hex.clone(), true),
-            ("upper-case hex", Encoding::Hex, hex.to_uppercase(), true),
-            ("one digit short", Encoding::Hex, hex[1..].to_owned(), false),
-            ("one digit long", Encoding::Hex, format!("{hex}0"), false),
-            ("two digits long", Encoding::Hex, format!("{hex}00"), false),
-            ("not hex", Encoding::Hex, format!("{}g", &hex[1..]), false),
-            ("base64 where hex is due", Encoding::Hex, base64.clone(), false),
-            ("padded", Encoding::Base64, base64.clone(), true),
-            ("bare", Encoding::Base64, bare.clone(), true),
-            ("two pads", Encoding::Base64, format!("{base64}="), false),
-            (
-                "another spelling of the last byte",
-                Encoding::Base64,
-                not_canonical,
-                false,
-            ),
-            ("url alphabet", Encoding::Base64, bare.replace('D', "_"), false),
-            ("33 bytes", Encoding::Base64, BASE64.encode([1; 33]), false),
-            ("31 bytes", Encoding::Base64, BASE64.encode([1; 31]), false),
-            ("hex where base64 is due", Encoding::Base64, hex.clone(), false),
-            ("either: hex", Encoding::HexOrBase64, hex, true),
-            ("either: padded", Encoding::HexOrBase64, base64, true),
-            ("either: bare", Encoding::HexOrBase64, bare, true),
-            ("either: nothing", Encoding::HexOrBase64, String::new(), false),
-        ] {
-            assert_eq!(encoding.decode(text.as_bytes()).is_some(), good, "{name}");
-        }
-    }
+/// Where a request carries a credential that must not be kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// Header names in lower case.
+    pub headers: Vec<Box<str>>,
+    /// Query parameters.
+    pub parameters: Vec<Box<str>>,
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::settings::FixedAnswer;
 use crate::inbox::InboxError;
+use crate::provider::handshake::{HandshakeError, Reply};
 use crate::provider::signature::SignatureError;
 use crate::telemetry::RequestResult;
 use crate::upstream::{self, CallError};
@@ -45,6 +46,10 @@ pub(super) enum Refusal {
     Signature(SignatureError),
     #[error("{0}, and the address has spent its failure budget")]
     SignatureBudgetSpent(SignatureError),
+    #[error("{0}")]
+    Handshake(HandshakeError),
+    #[error("{0}")]
+    NoKeys(Box<str>),
     #[error("the body is not JSON and the route demands it")]
     NotJson,
     #[error("the route's rate is used up")]
@@ -82,10 +87,12 @@ impl Refusal {
             Self::Forbidden => RequestResult::Forbidden,
             Self::Signature(SignatureError::Missing) => RequestResult::MissingSignature,
             Self::Signature(_) => RequestResult::BadSignature,
+            Self::Handshake(_) => RequestResult::BadSignature,
             Self::SignatureBudgetSpent(_) | Self::RateLimited { .. } => RequestResult::RateLimited,
             Self::Memory | Self::Connections | Self::Crowded | Self::CopyInFlight | Self::Internal => {
                 RequestResult::Overloaded
             }
+            Self::NoKeys(_) => RequestResult::Overloaded,
             Self::Store(_) | Self::StoreSlow => RequestResult::StoreError,
         }
     }
@@ -98,6 +105,8 @@ impl Refusal {
                 | Self::MethodNotAllowed { .. }
                 | Self::Forbidden
                 | Self::Signature(_)
+                | Self::Handshake(_)
+                | Self::NoKeys(_)
                 | Self::SignatureBudgetSpent(_)
                 | Self::NotJson
                 | Self::RateLimited { .. }
@@ -146,16 +155,37 @@ impl Answer {
         )
     }
 
-    /// The answer to a refused request. `missing_signature` is the route's own for requests without a signature.
-    pub(super) fn refused(refusal: &Refusal, missing_signature: Option<&Answer>) -> Self {
-        let (status, body) = match refusal {
-            Refusal::Signature(SignatureError::Missing) => {
-                if let Some(answer) = missing_signature {
-                    return answer.clone();
-                }
-                (401, r#"{"error":"Invalid signature"}"#)
-            }
-            Refusal::Signature(_) => (401, r#"{"error":"Invalid signature"}"#),
+    /// The answer to a refused request. `own` are the route's for requests without a signature and with a bad one.
+    pub(super) fn refused(refusal: &Refusal, own: Option<(&Answer, &Answer)>) -> Self {
+        let (status, body) = match (refusal, own) {
+            (Refusal::Signature(SignatureError::Missing), Some((missing, _))) => return missing.clone(),
+            (Refusal::Signature(_), Some((_, bad))) => return bad.clone(),
+            _ => Self::words(refusal),
+        };
+        let mut answer = Self::new(status, JSON, Bytes::from_static(body.as_bytes()));
+        answer.retry_after = match refusal {
+            Refusal::RateLimited { retry_after } => Some(whole_seconds(*retry_after)),
+            Refusal::SignatureBudgetSpent(_) => Some(1),
+            Refusal::CopyInFlight | Refusal::StoreSlow | Refusal::Store(InboxError::Busy) => Some(1),
+            Refusal::Store(_) => Some(RETRY_AFTER_STORE),
+            Refusal::Memory
+            | Refusal::Connections
+            | Refusal::Crowded
+            | Refusal::Internal
+            | Refusal::NoKeys(_) => Some(RETRY_AFTER_ROOM),
+            _ => None,
+        };
+        if let Refusal::MethodNotAllowed { allow } = refusal {
+            answer.allow = Some(allow.clone());
+        }
+        answer.close = refusal.closes();
+        answer
+    }
+
+    /// Status and body of a refusal.
+    fn words(refusal: &Refusal) -> (u16, &'static str) {
+        match refusal {
+            Refusal::Signature(_) | Refusal::Handshake(_) => (401, r#"{"error":"Invalid signature"}"#),
             Refusal::BadRequest(_) | Refusal::Aborted => (400, r#"{"error":"Bad request"}"#),
             Refusal::NotJson => (400, r#"{"error":"Invalid JSON"}"#),
             Refusal::NotImplemented(_) => (501, r#"{"error":"Not implemented"}"#),
@@ -175,23 +205,19 @@ impl Answer {
             | Refusal::Store(_)
             | Refusal::StoreSlow
             | Refusal::CopyInFlight
-            | Refusal::Internal => (503, r#"{"error":"Try again later"}"#),
-        };
-        let mut answer = Self::new(status, JSON, Bytes::from_static(body.as_bytes()));
-        answer.retry_after = match refusal {
-            Refusal::RateLimited { retry_after } => Some(whole_seconds(*retry_after)),
-            Refusal::SignatureBudgetSpent(_) => Some(1),
-            Refusal::CopyInFlight | Refusal::StoreSlow | Refusal::Store(InboxError::Busy) => Some(1),
-            Refusal::Store(_) => Some(RETRY_AFTER_STORE),
-            Refusal::Memory | Refusal::Connections | Refusal::Crowded | Refusal::Internal => {
-                Some(RETRY_AFTER_ROOM)
-            }
-            _ => None,
-        };
-        if let Refusal::MethodNotAllowed { allow } = refusal {
-            answer.allow = Some(allow.clone());
+            | Refusal::Internal
+            | Refusal::NoKeys(_) => (503, r#"{"error":"Try again later"}"#),
         }
-        answer.close = refusal.closes();
+    }
+
+    /// The answer to a handshake.
+    pub(super) fn handshake(reply: Reply) -> Self {
+        let fields = reply
+            .headers
+            .into_iter()
+            .map(|(name, value)| (Bytes::from(name), Bytes::from(value)));
+        let mut answer = Self::new(reply.status, "", Bytes::from(reply.body));
+        answer.relayed = Some(fields.collect());
         answer
     }
 
@@ -268,6 +294,11 @@ mod tests {
             SignatureError::Malformed,
             SignatureError::Contradicting,
             SignatureError::Mismatch,
+            SignatureError::Incomplete,
+            SignatureError::OtherVersion,
+            SignatureError::Stale,
+            SignatureError::BodyDigest,
+            SignatureError::NotAccepted,
         ] {
             assert_eq!(refused(error), first, "{error}");
         }
@@ -324,6 +355,20 @@ mod tests {
                 Counted::RateLimited,
             ),
             (Refusal::NotJson, 400, None, STAYS, Counted::Malformed),
+            (
+                Refusal::Handshake(HandshakeError::Token),
+                401,
+                None,
+                STAYS,
+                Counted::BadSignature,
+            ),
+            (
+                Refusal::NoKeys("x".into()),
+                503,
+                Some(5),
+                STAYS,
+                Counted::Overloaded,
+            ),
             (wait(0), 429, Some(1), STAYS, Counted::RateLimited),
             (wait(1000), 429, Some(1), STAYS, Counted::RateLimited),
             (wait(1001), 429, Some(2), STAYS, Counted::RateLimited),
@@ -360,15 +405,26 @@ mod tests {
     }
 
     #[test]
-    fn a_route_may_have_its_own_answer_to_a_missing_signature_alone() {
-        let own = Answer::fixed(&FixedAnswer {
-            status: 400,
-            body: "none".into(),
-            content_type: "text/plain",
-        });
-        for (error, status) in [(SignatureError::Missing, 400), (SignatureError::Malformed, 401)] {
-            let answer = Answer::refused(&Refusal::Signature(error), Some(&own));
-            assert_eq!(answer.status, status, "{error}");
+    fn a_route_may_have_its_own_answers_to_a_missing_and_to_a_bad_signature() {
+        let own = |status, body: &str| {
+            Answer::fixed(&FixedAnswer {
+                status,
+                body: body.into(),
+                content_type: "text/plain",
+            })
+        };
+        let (missing, bad) = (own(400, "none"), own(401, ""));
+        for (error, status, body) in [
+            (SignatureError::Missing, 400, "none"),
+            (SignatureError::Malformed, 401, ""),
+            (SignatureError::Stale, 401, ""),
+        ] {
+            let answer = Answer::refused(&Refusal::Signature(error), Some((&missing, &bad)));
+            assert_eq!(
+                (answer.status, &*answer.body),
+                (status, body.as_bytes()),
+                "{error}"
+            );
         }
     }
 

@@ -8,8 +8,8 @@ use super::origin::Origin;
 /// The header block that is stored and sent on, and whether the sender gave an `Idempotency-Key`.
 ///
 /// Left out: hop-by-hop fields and those named in `Connection`, `Host`, `Content-Length`, `Expect`, every `Hooklatch-*`,
-/// and from peers that are not trusted the fields that claim where a request came from.
-pub(super) fn forwarded_block(head: &Head, origin: &Origin) -> (Bytes, bool) {
+/// the `credentials` (names in lower case), and from peers that are not trusted the fields that claim where a request came from.
+pub(super) fn forwarded_block(head: &Head, origin: &Origin, credentials: &[Box<str>]) -> (Bytes, bool) {
     let mut block = BytesMut::with_capacity(512);
     let mut has_idempotency_key = false;
     let mut forwarded_for: Option<Vec<u8>> = None;
@@ -29,6 +29,12 @@ pub(super) fn forwarded_block(head: &Head, origin: &Origin) -> (Bytes, bool) {
         match classify(name) {
             FieldKind::HopByHop | FieldKind::Ours => continue,
             _ if named() => continue,
+            _ if credentials
+                .iter()
+                .any(|credential| same_name(name, credential.as_bytes())) =>
+            {
+                continue;
+            }
             FieldKind::Origin if !origin.peer_trusted => continue,
             FieldKind::Origin => {
                 if same_name(name, b"x-forwarded-for") {
@@ -135,7 +141,7 @@ mod tests {
         let raw = format!("POST / HTTP/1.1\r\nHost: gate\r\n{fields}\r\n");
         let head = Head::parse(&Bytes::from(raw), 100).unwrap();
         let origin = Origin::new([10, 0, 0, 7].into(), true, &head.fields, trusted);
-        let (block, key) = forwarded_block(&head, &origin);
+        let (block, key) = forwarded_block(&head, &origin, &["x-token".into()]);
         (String::from_utf8(block.to_vec()).unwrap(), key)
     }
 

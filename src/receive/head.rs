@@ -18,6 +18,13 @@ pub(super) enum Framing {
     Frames,
 }
 
+impl Framing {
+    /// Whether bytes may follow on the connection that belong to this request.
+    pub(super) fn may_have_body(self) -> bool {
+        !matches!(self, Self::Sized(0) | Self::Frames)
+    }
+}
+
 /// A well-formed head.
 #[derive(Debug)]
 pub(super) struct Head {

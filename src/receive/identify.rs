@@ -9,9 +9,10 @@ use super::forwarded::forwarded_block;
 use super::head::Head;
 use super::origin::Origin;
 use super::route::{Entry, Match};
-use super::verify::Verified;
+use super::verify::{Verified, request};
 use crate::event::{DedupHashKey, DedupKey, Event, KeyKind, Timestamp};
 use crate::provider::identify::identify as read_identity;
+use crate::provider::request::query_without;
 
 /// An event that knows what makes it a repeat.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(super) fn identify(
 ) -> Result<Identified, Refusal> {
     let Match { entry, path_rest } = matched;
     let route = &entry.route;
-    let identity = read_identity(&route.identify, &head.fields, &verified.body);
+    let identity = read_identity(&route.identify, &request(matched, head, &verified.body));
     if route.require_json && !identity.is_json {
         return Err(Refusal::NotJson);
     }
@@ -66,7 +67,8 @@ pub(super) fn identify(
             )
         }
     };
-    let (headers, has_idempotency_key) = forwarded_block(head, origin);
+    let credentials = &route.credentials;
+    let (headers, has_idempotency_key) = forwarded_block(head, origin, &credentials.headers);
     Ok(Identified {
         event: Event {
             route: route.name.clone(),
@@ -79,7 +81,7 @@ pub(super) fn identify(
             received_at,
             method: head.method.clone(),
             path_rest: path_rest.clone(),
-            query: head.query.clone(),
+            query: kept_query(head.query.as_deref(), &credentials.parameters),
             host: head.host.clone(),
             client: origin.client,
             headers,
@@ -91,6 +93,15 @@ pub(super) fn identify(
         dedup_window,
         by_path: route.dedup_by_path,
     })
+}
+
+/// The query without what holds the sender's credential.
+fn kept_query(query: Option<&str>, credentials: &[Box<str>]) -> Option<Box<str>> {
+    let mut kept: Box<str> = query?.into();
+    for name in credentials {
+        kept = query_without(&kept, name).into();
+    }
+    Some(kept)
 }
 
 fn count(entry: &Entry, verified: &Verified, type_conflict: bool) {

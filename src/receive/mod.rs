@@ -11,11 +11,13 @@ mod answer;
 mod body;
 mod date;
 mod forwarded;
+mod handshake;
 mod head;
 mod identify;
 mod limit;
 mod origin;
 mod pace;
+mod quarantine;
 mod record;
 mod relay;
 mod route;
@@ -26,6 +28,7 @@ mod verify;
 pub mod settings;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -34,8 +37,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::event::{DedupHashKey, Seq};
+use crate::event::{DedupHashKey, RouteName, Seq};
 use crate::inbox::{Accepted, Inbox, ProxyMark};
+use crate::keys::KeyCache;
+use crate::provider::handshake::Handshake;
+use crate::secret::SecretText;
 use crate::shutdown::{Phase, Watch};
 use crate::telemetry::{RequestEnd, RequestResult, Telemetry};
 use crate::upstream::Client;
@@ -50,6 +56,7 @@ use route::{Match, Table};
 use settings::{Limits, Mode, Routes};
 
 pub use connection::Front;
+pub use route::folder_name;
 pub use tls::{TlsError, TlsIdentity};
 
 /// What the front door is made of.
@@ -67,6 +74,10 @@ pub struct Parts {
     pub marks: Vec<ProxyMark>,
     /// The client for `proxy` mode; of the front door's own runtime.
     pub client: Client,
+    /// The folder below which refused requests are kept.
+    pub quarantine: Option<PathBuf>,
+    /// Keys that senders publish.
+    pub keys: Arc<KeyCache>,
     /// Counters and lines.
     pub telemetry: Telemetry,
     /// The wall clock.
@@ -83,6 +94,9 @@ pub struct FrontDoor {
     inbox: Option<Arc<dyn Inbox>>,
     hash_key: DedupHashKey,
     flights: Arc<Flights>,
+    captures: handshake::Captures,
+    quarantine: Option<PathBuf>,
+    keys: Arc<KeyCache>,
     client: Client,
     telemetry: Telemetry,
     clock: Arc<dyn Clock>,
@@ -136,7 +150,7 @@ struct Success {
 impl FrontDoor {
     /// Makes the front door; it takes requests once it is served by [`Front`].
     pub fn new(parts: Parts) -> Arc<Self> {
-        let table = Table::new(&parts.routes, &parts.telemetry, None);
+        let table = Table::new(&parts.routes, &parts.telemetry, parts.quarantine.as_deref(), None);
         Arc::new(Self {
             snapshot: ArcSwap::from_pointee(Snapshot {
                 limits: parts.limits,
@@ -145,6 +159,9 @@ impl FrontDoor {
             limiter: Arc::new(Limiter::new()),
             inbox: parts.inbox,
             hash_key: parts.hash_key,
+            captures: handshake::Captures::default(),
+            quarantine: parts.quarantine,
+            keys: parts.keys,
             flights: Arc::new(Flights::new(parts.marks, parts.clock.now())),
             client: parts.client,
             telemetry: parts.telemetry,
@@ -159,7 +176,12 @@ impl FrontDoor {
     /// Replaces limits and routes for requests that begin from now on.
     pub fn reload(&self, limits: Limits, routes: &Routes) {
         let old = self.snapshot.load_full();
-        let table = Table::new(routes, &self.telemetry, Some(&old.table));
+        let table = Table::new(
+            routes,
+            &self.telemetry,
+            self.quarantine.as_deref(),
+            Some(&old.table),
+        );
         self.snapshot.store(Arc::new(Snapshot { limits, table }));
     }
 
@@ -198,7 +220,8 @@ impl FrontDoor {
         let (answer, result, reason) = match outcome {
             Ok(success) => (success.answer, success.result, success.reason),
             Err(refusal) => {
-                let answer = Answer::refused(&refusal, entry.map(|entry| &entry.missing_signature));
+                let own = entry.map(|entry| (&entry.missing_signature, &entry.bad_signature));
+                let answer = Answer::refused(&refusal, own);
                 (answer, refusal.result(), Some(refusal.to_string()))
             }
         };
@@ -238,9 +261,17 @@ impl FrontDoor {
         let mut turn = self.limiter.turn(origin.client, standing).await?;
         let matched = matched.as_ref().map_err(Refusal::clone)?;
         let entry = &matched.entry;
-        entry.admit(head, origin)?;
+        let asked = handshake::in_head(matched, head);
+        let challenge = handshake::challenge(matched, head, self.clock.now());
+        entry.admit(head, origin, asked.is_some() || challenge.is_some())?;
         let charged = |refusal| self.charge(refusal, visit);
-        let claim = verify::claim(entry, &head.fields).map_err(|error| charged(Refusal::Signature(error)))?;
+        if let Some(asked) = asked {
+            return self.shake(matched, head, &[], asked).map_err(charged);
+        }
+        if let Some(answer) = challenge {
+            return answer.map(|answer| shaken(answer, "challenge"));
+        }
+        let claim = verify::claim(matched, head).map_err(|error| charged(Refusal::Signature(error)))?;
         let is_here = body.is_here();
         let standing = match is_here {
             true => standing,
@@ -263,13 +294,36 @@ impl FrontDoor {
             true => self.limiter.large_check().await,
             false => None,
         };
-        let verified = verify::verify(entry, claim, raw, received_at)
-            .await
-            .map_err(charged)?;
+        if entry.asks_in_bodies
+            && let Some(asked) = handshake::in_body(matched, head, &raw, false)
+        {
+            return self.shake(matched, head, &raw, asked).map_err(charged);
+        }
+        let copy = entry
+            .quarantine
+            .as_ref()
+            .map(|quarantine| (quarantine, raw.clone()));
+        let verified = verify::verify(matched, head, claim, raw, received_at, &self.keys).await;
+        if let (Some((quarantine, raw)), true) = (copy, is_refused(&verified)) {
+            quarantine.keep(head, &entry.route.credentials.headers, raw, received_at);
+        }
+        let verified = verified.map_err(charged)?;
+        handshake::refuse_signed_tokens(matched, &verified.body)
+            .map_err(|error| charged(Refusal::Signature(error)))?;
         // From here on the sender is genuine; waiting for the disk takes no turn from others.
         drop((turn, check));
         if verified.verified && (place.prove() || origin.peer_trusted) {
             self.limiter.remember(origin.client);
+        }
+        if let Some(asked) = handshake::in_body(matched, head, &verified.body, verified.verified) {
+            return self.shake(matched, head, &verified.body, asked);
+        }
+        if verified.verified
+            && let Some(url) = handshake::confirmation(matched, head, &verified.body)
+        {
+            let visit = self.keys.visit(&url).await;
+            visit.map_err(|error| Refusal::NoKeys(error.to_string().into()))?;
+            return Ok(shaken(entry.accepted.clone(), "subscription confirmed"));
         }
         let identified = identify::identify(matched, head, origin, verified, received_at, &self.hash_key)?;
         trace.event_id.clone_from(&identified.event.event_id);
@@ -279,6 +333,26 @@ impl FrontDoor {
         let done = self.keep(limits, entry, identified, trace).await;
         drop(work);
         done
+    }
+
+    /// Answers a handshake.
+    fn shake(
+        &self,
+        matched: &Match,
+        head: &Head,
+        body: &[u8],
+        asked: &Handshake,
+    ) -> Result<Success, Refusal> {
+        let now = self.clock.now();
+        let mut answer = handshake::answer(matched, head, body, asked, &self.captures, now)?;
+        // A body that nobody reads is the end of its connection.
+        answer.close = asked.is_bodyless() && head.framing.may_have_body();
+        Ok(shaken(answer, &asked.name))
+    }
+
+    /// Waits until the provider of `route` sends its secret in a handshake.
+    pub async fn capture_secret(&self, route: &RouteName) -> Option<SecretText> {
+        self.captures.wait_for(route.clone()).await.ok()
     }
 
     /// How a request is treated before anything of it has been verified.
@@ -355,6 +429,10 @@ impl FrontDoor {
     fn charge(&self, refusal: Refusal, visit: Visit<'_>) -> Refusal {
         let (client, quota) = (visit.origin.client, visit.limits.failures_per_peer);
         match refusal {
+            Refusal::Handshake(_) => {
+                self.limiter.failed(client, quota);
+                refusal
+            }
             Refusal::Signature(error) => {
                 visit.place.disprove();
                 let spent = self.limiter.is_spent(client, quota);
@@ -387,6 +465,25 @@ impl FrontDoor {
 
     fn is_stopping(&self) -> bool {
         self.stop.phase() >= Phase::Draining
+    }
+}
+
+/// The signature was bad, whether the route minds or not.
+fn is_refused(verified: &Result<verify::Verified, Refusal>) -> bool {
+    match verified {
+        Ok(verified) => matches!(
+            verified.unverified_reason,
+            Some("bad_signature" | "missing_signature" | "stale_signature")
+        ),
+        Err(refusal) => matches!(refusal, Refusal::Signature(_)),
+    }
+}
+
+fn shaken(answer: Answer, name: &str) -> Success {
+    Success {
+        answer,
+        result: RequestResult::Handshake,
+        reason: Some(name.to_owned()),
     }
 }
 

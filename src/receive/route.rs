@@ -1,14 +1,22 @@
 //! From a path to its route, and what the route says before a byte of the body is read.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::answer::{Answer, Refusal};
 use super::head::Head;
 use super::origin::Origin;
 use super::pace::Pace;
-use super::settings::{Route, RoutePath, Routes, Verify};
+use super::quarantine::Quarantine;
+use super::settings::{Quota, Route, RoutePath, Routes, Verify};
 use crate::telemetry::{RouteMeter, Telemetry};
+
+/// Nobody asks more often; each one may sign something.
+const HANDSHAKES: Quota = Quota {
+    per_second: 5.0,
+    burst: 20,
+};
 
 /// A route with what belongs to it at run time.
 #[derive(Debug)]
@@ -19,6 +27,15 @@ pub(super) struct Entry {
     pub(super) accepted: Answer,
     pub(super) duplicate: Answer,
     pub(super) missing_signature: Answer,
+    pub(super) bad_signature: Answer,
+    /// A handshake of the provider's is told from its body and comes without a signature, so no request is hopeless for its head.
+    pub(super) asks_in_bodies: bool,
+    /// Keys come from elsewhere.
+    pub(super) fetches_keys: bool,
+    /// Where refused requests are kept, if the route wants that.
+    pub(super) quarantine: Option<Arc<Quarantine>>,
+    /// Handshakes are answered at this rate.
+    pub(super) handshake_pace: Arc<Pace>,
 }
 
 /// The routes of one configuration; a request keeps the table it began with.
@@ -38,8 +55,13 @@ pub(super) struct Match {
 }
 
 impl Table {
-    /// Builds the table; rate limiters of `old` live on under their route's name.
-    pub(super) fn new(routes: &Routes, telemetry: &Telemetry, old: Option<&Table>) -> Self {
+    /// Builds the table; rate limiters of `old` live on under their route's name. Refused requests are kept below `quarantine`.
+    pub(super) fn new(
+        routes: &Routes,
+        telemetry: &Telemetry,
+        quarantine: Option<&Path>,
+        old: Option<&Table>,
+    ) -> Self {
         let mut exact = HashMap::new();
         let mut below = Vec::new();
         for route in &routes.routes {
@@ -50,16 +72,39 @@ impl Table {
                     .unwrap_or_else(|| Arc::new(Pace::new(quota)))
             });
             let meter = telemetry.route(&route.name, &route.provider);
-            if let Verify::Signature { keys, .. } = &route.verify {
+            if let Verify::Signature { proofs, .. } = &route.verify {
                 // One that never matches shall show as such.
-                keys.iter().for_each(|key| meter.secret_known(&key.name));
+                let keys = proofs.iter().flat_map(|proof| &proof.keys);
+                keys.for_each(|key| meter.secret_known(&key.name));
             }
+            let folder = quarantine.filter(|_| route.quarantine_bytes > 0);
+            let quarantine = folder.map(|folder| {
+                let folder = folder.join(folder_name(route.name.as_str()));
+                Arc::new(Quarantine::new(folder, route.quarantine_bytes))
+            });
+            let handshake_pace = old
+                .and_then(|old| old.entry_named(route.name.as_str()))
+                .map_or_else(
+                    || Arc::new(Pace::new(HANDSHAKES)),
+                    |entry| entry.handshake_pace.clone(),
+                );
             let entry = Arc::new(Entry {
                 meter,
                 pace,
                 accepted: Answer::fixed(&route.accepted),
                 duplicate: Answer::fixed(&route.duplicate),
                 missing_signature: Answer::fixed(&route.missing_signature),
+                bad_signature: Answer::fixed(&route.bad_signature),
+                asks_in_bodies: route
+                    .handshakes
+                    .iter()
+                    .any(|handshake| !handshake.signed && !handshake.is_bodyless()),
+                fetches_keys: match &route.verify {
+                    Verify::Signature { proofs, .. } => proofs.iter().any(|proof| proof.scheme.is_fetched()),
+                    Verify::Nothing => false,
+                },
+                quarantine,
+                handshake_pace,
                 route: route.clone(),
             });
             match &route.path {
@@ -105,6 +150,11 @@ impl Table {
     }
 }
 
+/// A route's name as that of a folder.
+pub fn folder_name(route: &str) -> String {
+    route.replace('/', "_")
+}
+
 /// Nothing in the rest of a path may be read as another path by the app: no dot segments, no empty ones, no backslashes,
 /// and no escapes that stand for these or that decoders disagree about.
 fn is_plain(rest: &str) -> bool {
@@ -144,9 +194,9 @@ fn has_plain_escapes(mut rest: &[u8]) -> bool {
 }
 
 impl Entry {
-    /// Method, declared size and client address.
-    pub(super) fn admit(&self, head: &Head, origin: &Origin) -> Result<(), Refusal> {
-        if !self.route.methods.contains(&head.method) {
+    /// Method, declared size and client address. `asks`: the head alone is a handshake of the provider's.
+    pub(super) fn admit(&self, head: &Head, origin: &Origin, asks: bool) -> Result<(), Refusal> {
+        if !asks && !self.route.methods.contains(&head.method) {
             return Err(Refusal::MethodNotAllowed {
                 allow: self.route.methods.join(", ").into(),
             });
@@ -306,12 +356,12 @@ mod tests {
             );
             let client: IpAddr = client.parse().unwrap();
             let origin = Origin::new(client, false, &head.fields, &[]);
-            assert_eq!(entry.admit(&head, &origin).err(), refused, "{name}");
+            assert_eq!(entry.admit(&head, &origin, false).err(), refused, "{name}");
         }
         let chunked = sample::head("POST /hooks", "Transfer-Encoding: chunked\r\n");
         let origin = Origin::new([9, 9, 9, 9].into(), false, &chunked.fields, &[]);
         assert_eq!(
-            plain.admit(&chunked, &origin),
+            plain.admit(&chunked, &origin, false),
             Ok(()),
             "a size that nobody declared"
         );

@@ -7,13 +7,19 @@ use bytes::Bytes;
 
 use super::head::Head;
 use super::route::{Entry, Table};
-use super::settings::{FixedAnswer, Limits, Mode, Quota, Route, RoutePath, Routes, Verify};
-use crate::event::{ProviderName, RouteName, SecretName};
+use super::settings::{FixedAnswer, Limits, Mode, Proof, Quota, Route, RoutePath, Routes, Verify};
+use crate::clock::ManualClock;
+use crate::event::{ProviderName, RouteName, SecretName, Timestamp};
+use crate::keys::{Https, KeyCache};
+use crate::provider::body_hmac::BodyHmac;
+use crate::provider::encoding::{Encoding, Prefix};
 use crate::provider::identify::IdentifyRule;
-use crate::provider::scheme::{Encoding, KeyForm, Prefix, Scheme};
+use crate::provider::key::{KeyForm, SchemeKey};
+use crate::provider::scheme::{Credentials, Rule, Scheme};
 use crate::provider::signature::LiveKey;
 use crate::secret::Key;
 use crate::telemetry::Telemetry;
+use crate::upstream::Client;
 
 pub(super) const ID_WINDOW: Duration = Duration::from_secs(7 * 86_400);
 pub(super) const BODY_WINDOW: Duration = Duration::from_secs(3600);
@@ -54,6 +60,7 @@ pub(super) fn route() -> Route {
             id: Some(vec!["id".into()]),
             event_type: Some(vec!["event".into()]),
             type_header: Some("x-event".into()),
+            ..IdentifyRule::default()
         },
         require_json: false,
         dedup_window: ID_WINDOW,
@@ -66,28 +73,39 @@ pub(super) fn route() -> Route {
         accepted: answer(200, "accepted"),
         duplicate: answer(200, "duplicate"),
         missing_signature: answer(400, "missing"),
+        bad_signature: answer(401, "bad"),
+        public_url: None,
+        handshakes: Vec::new(),
+        verify_token: None,
+        credentials: Credentials::default(),
+        quarantine_bytes: 0,
     }
 }
 
 pub(super) fn signed(enforce: bool) -> Verify {
     Verify::Signature {
-        scheme: scheme(),
-        keys: vec![LiveKey {
-            name: SecretName::new("live"),
-            key: key(),
-            until: None,
+        proofs: vec![Proof {
+            scheme: Arc::new(Scheme {
+                name: "main".into(),
+                rule: Rule::BodyHmac(rule()),
+            }),
+            keys: vec![LiveKey {
+                name: SecretName::new("live"),
+                key: SchemeKey::Hmac(key()),
+                until: None,
+            }],
         }],
         enforce,
     }
 }
 
-pub(super) fn scheme() -> Arc<Scheme> {
-    Arc::new(Scheme {
+pub(super) fn rule() -> BodyHmac {
+    BodyHmac {
         headers: vec!["x-signature".into()],
         prefix: Prefix::None,
         encoding: Encoding::Hex,
         key: KeyForm::Utf8,
-    })
+    }
 }
 
 /// The key of [`route`]'s secret.
@@ -96,13 +114,21 @@ pub(super) fn key() -> Key {
     Key::new(b"a secret of sixteen bytes").unwrap()
 }
 
+/// A cache that can fetch nothing.
+pub(super) fn keys() -> KeyCache {
+    KeyCache::new(
+        Arc::new(Https::new(Client::new(Duration::ZERO, 0))),
+        Arc::new(ManualClock::new(Timestamp(0))),
+    )
+}
+
 /// Several routes, after those of `old`.
 pub(super) fn table(routes: impl IntoIterator<Item = Route>, old: Option<&Table>) -> Table {
     let routes = Routes {
         routes: routes.into_iter().map(Arc::new).collect(),
         trusted_proxies: Vec::new(),
     };
-    Table::new(&routes, &Telemetry::new(), old)
+    Table::new(&routes, &Telemetry::new(), None, old)
 }
 
 /// What a request to `route` meets, and where its figures are read.
@@ -116,7 +142,7 @@ pub(super) fn entry(route: Route) -> (Arc<Entry>, Telemetry) {
         routes: vec![Arc::new(route)],
         trusted_proxies: Vec::new(),
     };
-    let found = Table::new(&routes, &telemetry, None).find(&path).unwrap();
+    let found = Table::new(&routes, &telemetry, None, None).find(&path).unwrap();
     (found.entry, telemetry)
 }
 

@@ -7,10 +7,12 @@ use ipnet::IpNet;
 
 use crate::event::{ProviderName, RouteName, UpstreamName};
 use crate::handoff;
+use crate::provider::handshake::Handshake;
 use crate::provider::identify::IdentifyRule;
-use crate::provider::scheme::Scheme;
+use crate::provider::scheme::{Credentials, Scheme};
 use crate::provider::signature::LiveKey;
 pub use crate::rate::Quota;
+use crate::secret::SecretText;
 use crate::upstream;
 
 /// Limits of the front door, for all routes together.
@@ -84,6 +86,18 @@ pub struct Route {
     pub duplicate: FixedAnswer,
     /// Status and body of the answer to a request without a signature.
     pub missing_signature: FixedAnswer,
+    /// Status and body of the answer to one with a bad signature.
+    pub bad_signature: FixedAnswer,
+    /// The URL that the sender was given, without its query.
+    pub public_url: Option<Box<str>>,
+    /// What the provider asks besides sending events.
+    pub handshakes: Vec<Handshake>,
+    /// What handshakes must bring.
+    pub verify_token: Option<SecretText>,
+    /// Requests with a bad signature are kept up to so many bytes; 0: none.
+    pub quarantine_bytes: u64,
+    /// Headers and parameters that hold the credential itself: neither kept nor sent on.
+    pub credentials: Credentials,
 }
 
 /// Where a route listens.
@@ -102,13 +116,20 @@ pub enum Verify {
     Nothing,
     /// By a signature.
     Signature {
-        /// How it is made.
-        scheme: Arc<Scheme>,
-        /// The route's secrets, at least one without `until`.
-        keys: Vec<LiveKey>,
+        /// The schemes that a secret is bound to, at least one; any may match.
+        proofs: Vec<Proof>,
         /// False: verify, count and mark, but let everything through.
         enforce: bool,
     },
+}
+
+/// A scheme with its secrets.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    /// How the signature is made.
+    pub scheme: Arc<Scheme>,
+    /// The secrets, at least one; over all schemes of a route at least one without `until`.
+    pub keys: Vec<LiveKey>,
 }
 
 /// What happens to verified events.

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::answer::Refusal;
-use super::route::Entry;
+use super::head::Head;
+use super::route::{Entry, Match};
 use super::settings::Verify;
 use crate::event::{SecretName, Timestamp};
 use crate::fields::Fields;
-use crate::provider::signature::{Presented, SignatureError};
+use crate::keys::{KeyCache, KeysError};
+use crate::provider::request::Request;
+use crate::provider::scheme::Claim as SchemeClaim;
+use crate::provider::signature::SignatureError;
 
 /// Larger bodies are checked off the runtime's workers: at 2 GB/s this is an eighth of a millisecond.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
@@ -20,9 +24,16 @@ pub(super) enum Claim {
     /// The route checks nothing.
     Nothing,
     /// Signatures to check against the body.
-    Signed(Presented),
-    /// No usable signature, on a route that only watches (`enforce = false`).
+    Signed(Claims),
+    /// No usable signature: on a route that only watches (`enforce = false`), or one whose handshakes are told from the body.
     Unusable(SignatureError),
+}
+
+/// By the index of a route's proof; nearly always one, so that it takes no allocation.
+#[derive(Debug)]
+pub(super) struct Claims {
+    first: (usize, SchemeClaim),
+    more: Vec<(usize, SchemeClaim)>,
 }
 
 /// A request whose signature was dealt with as the route says. Only [`verify`] makes one.
@@ -37,15 +48,48 @@ pub(super) struct Verified {
     pub(super) body: Bytes,
 }
 
+/// A request of a route, as the schemes see it.
+pub(super) fn request<'r>(matched: &'r Match, head: &'r Head, body: &'r [u8]) -> Request<'r> {
+    Request {
+        method: &head.method,
+        public_url: matched.entry.route.public_url.as_deref(),
+        path_rest: &matched.path_rest,
+        query: head.query.as_deref(),
+        headers: &head.fields,
+        body,
+    }
+}
+
 /// Reads the signature headers; a hopeless request ends here, before its body is read.
-pub(super) fn claim(entry: &Entry, fields: &Fields) -> Result<Claim, SignatureError> {
-    match &entry.route.verify {
-        Verify::Nothing => Ok(Claim::Nothing),
-        Verify::Signature { scheme, enforce, .. } => match scheme.read(fields) {
-            Ok(presented) => Ok(Claim::Signed(presented)),
-            Err(error) if *enforce => Err(error),
-            Err(error) => Ok(Claim::Unusable(error)),
-        },
+pub(super) fn claim(matched: &Match, head: &Head) -> Result<Claim, SignatureError> {
+    let entry = &matched.entry;
+    let Verify::Signature { proofs, enforce } = &entry.route.verify else {
+        return Ok(Claim::Nothing);
+    };
+    let request = request(matched, head, &[]);
+    let mut claims: Option<Claims> = None;
+    let mut worst = None;
+    for (index, proof) in proofs.iter().enumerate() {
+        match proof.scheme.claim(&request) {
+            Ok(claim) => match &mut claims {
+                None => {
+                    claims = Some(Claims {
+                        first: (index, claim),
+                        more: Vec::new(),
+                    });
+                }
+                Some(claims) => claims.more.push((index, claim)),
+            },
+            // One that was sent and is wrong says more than one that was not sent.
+            Err(error) if error != SignatureError::Missing => worst = Some(error),
+            Err(_) => {}
+        }
+    }
+    let error = worst.unwrap_or(SignatureError::Missing);
+    match claims {
+        Some(claims) => Ok(Claim::Signed(claims)),
+        None if *enforce && !entry.asks_in_bodies && entry.quarantine.is_none() => Err(error),
+        None => Ok(Claim::Unusable(error)),
     }
 }
 
@@ -56,17 +100,19 @@ pub(super) fn is_large(body: &Bytes) -> bool {
 
 /// Checks the claim against the body.
 pub(super) async fn verify(
-    entry: &Arc<Entry>,
+    matched: &Match,
+    head: &Head,
     claim: Claim,
     body: Bytes,
     now: Timestamp,
+    keys: &KeyCache,
 ) -> Result<Verified, Refusal> {
-    let (checked, enforce) = match (claim, &entry.route.verify) {
-        (Claim::Signed(presented), Verify::Signature { enforce, .. }) => {
-            (check(entry, presented, &body, now).await?, *enforce)
+    let (checked, enforce) = match (claim, &matched.entry.route.verify) {
+        (Claim::Signed(claims), Verify::Signature { enforce, .. }) => {
+            (check(matched, head, claims, &body, now, keys).await?, *enforce)
         }
-        (Claim::Unusable(error), _) => (Err(error), false),
-        (Claim::Nothing | Claim::Signed(_), _) => {
+        (Claim::Unusable(error), Verify::Signature { enforce, .. }) => (Err(error), *enforce),
+        _ => {
             return Ok(Verified {
                 verified: false,
                 secret: None,
@@ -88,6 +134,7 @@ pub(super) async fn verify(
             secret: None,
             unverified_reason: Some(match error {
                 SignatureError::Missing => "missing_signature",
+                SignatureError::Stale => "stale_signature",
                 _ => "bad_signature",
             }),
             body,
@@ -95,31 +142,121 @@ pub(super) async fn verify(
     }
 }
 
+/// What a check needs, apart from the connection that it came over.
+struct Owned {
+    entry: Arc<Entry>,
+    path_rest: Box<str>,
+    method: Box<str>,
+    query: Option<Box<str>>,
+    fields: Fields,
+    body: Bytes,
+}
+
 async fn check(
-    entry: &Arc<Entry>,
-    presented: Presented,
+    matched: &Match,
+    head: &Head,
+    claims: Claims,
     body: &Bytes,
     now: Timestamp,
+    keys: &KeyCache,
 ) -> Result<Result<SecretName, SignatureError>, Refusal> {
-    if !is_large(body) {
-        return Ok(check_now(entry, &presented, body, now));
+    let entry = &matched.entry;
+    if entry.fetches_keys {
+        return check_fetched(matched, head, &claims, body, now, keys).await;
     }
-    let (entry, body) = (entry.clone(), body.clone());
-    tokio::task::spawn_blocking(move || check_now(&entry, &presented, &body, now))
-        .await
-        .map_err(|_| Refusal::Internal)
+    if !is_large(body) {
+        return Ok(check_now(entry, &claims, &request(matched, head, body), now));
+    }
+    let owned = Owned {
+        entry: entry.clone(),
+        path_rest: matched.path_rest.clone(),
+        method: head.method.clone(),
+        query: head.query.clone(),
+        fields: head.fields.clone(),
+        body: body.clone(),
+    };
+    tokio::task::spawn_blocking(move || {
+        let request = Request {
+            method: &owned.method,
+            public_url: owned.entry.route.public_url.as_deref(),
+            path_rest: &owned.path_rest,
+            query: owned.query.as_deref(),
+            headers: &owned.fields,
+            body: &owned.body,
+        };
+        check_now(&owned.entry, &claims, &request, now)
+    })
+    .await
+    .map_err(|_| Refusal::Internal)
+}
+
+/// The same where keys come from elsewhere; those that lack the request's are fetched once more.
+async fn check_fetched(
+    matched: &Match,
+    head: &Head,
+    claims: &Claims,
+    body: &Bytes,
+    now: Timestamp,
+    keys: &KeyCache,
+) -> Result<Result<SecretName, SignatureError>, Refusal> {
+    let Verify::Signature { proofs, .. } = &matched.entry.route.verify else {
+        return Ok(Err(SignatureError::Mismatch));
+    };
+    let request = request(matched, head, body);
+    let mut worst = SignatureError::Mismatch;
+    for (index, claim) in std::iter::once(&claims.first).chain(&claims.more) {
+        let Some(proof) = proofs.get(*index) else { continue };
+        let need = match proof.scheme.need(&request) {
+            Ok(need) => need,
+            Err(error) => {
+                worst = error;
+                continue;
+            }
+        };
+        let no_keys = |error: KeysError| Refusal::NoKeys(error.to_string().into());
+        let fetched = match &need {
+            Some(need) => Some(keys.get(need).await.map_err(no_keys)?),
+            None => None,
+        };
+        let check = |fetched| {
+            proof
+                .scheme
+                .check(claim, &proof.keys, now, &request, fetched)
+                .cloned()
+        };
+        let mut checked = check(fetched.as_ref());
+        if let (Err(SignatureError::NoKeys), Some(need)) = (&checked, &need) {
+            let renewed = keys.renew(need).await.map_err(no_keys)?;
+            checked = check(Some(&renewed));
+        }
+        match checked {
+            Ok(secret) => return Ok(Ok(secret)),
+            Err(error) if error != SignatureError::Mismatch => worst = error,
+            Err(_) => {}
+        }
+    }
+    Ok(Err(worst))
 }
 
 fn check_now(
     entry: &Entry,
-    presented: &Presented,
-    body: &[u8],
+    claims: &Claims,
+    request: &Request<'_>,
     now: Timestamp,
 ) -> Result<SecretName, SignatureError> {
-    match &entry.route.verify {
-        Verify::Signature { keys, .. } => presented.check(keys, now, body).cloned(),
-        Verify::Nothing => Err(SignatureError::Mismatch),
+    let Verify::Signature { proofs, .. } = &entry.route.verify else {
+        return Err(SignatureError::Mismatch);
+    };
+    let mut worst = SignatureError::Mismatch;
+    for (index, claim) in std::iter::once(&claims.first).chain(&claims.more) {
+        let Some(proof) = proofs.get(*index) else { continue };
+        match proof.scheme.check(claim, &proof.keys, now, request, None) {
+            Ok(secret) => return Ok(secret.clone()),
+            Err(error) if error != SignatureError::Mismatch => worst = error,
+            Err(_) => {}
+        }
     }
+    Err(worst)
 }
 
 #[cfg(test)]
@@ -129,12 +266,12 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(0);
 
-    fn fields(signatures: &[&str]) -> Fields {
-        Fields::from_pairs(
-            signatures
-                .iter()
-                .map(|value| (&b"x-signature"[..], value.as_bytes())),
-        )
+    fn head(signatures: &[&str]) -> Head {
+        let fields: String = signatures
+            .iter()
+            .map(|value| format!("X-Signature: {value}\r\n"))
+            .collect();
+        sample::head("POST /hooks", &fields)
     }
 
     /// What becomes of a request: verified, the secret, the reason; or the error.
@@ -147,8 +284,13 @@ mod tests {
             verify: verify_by.clone(),
             ..sample::route()
         });
-        let claim = claim(&entry, &fields(signatures))?;
-        match verify(&entry, claim, body.clone(), NOW).await {
+        let matched = Match {
+            entry,
+            path_rest: "".into(),
+        };
+        let head = head(signatures);
+        let claim = claim(&matched, &head)?;
+        match verify(&matched, &head, claim, body.clone(), NOW, &sample::keys()).await {
             Ok(verified) => {
                 assert_eq!(verified.body, body);
                 let secret = verified.secret.map(|name| name.to_string());
@@ -165,7 +307,7 @@ mod tests {
         let live = || Some("live".to_owned());
         for bytes in [2, INLINE_BYTES_MAX, INLINE_BYTES_MAX + 1] {
             let body = Bytes::from(vec![b'x'; bytes]);
-            let good = sample::scheme().sign(&sample::key(), &body).value;
+            let good = sample::rule().sign(&sample::key(), &body).value;
             let bad = "0".repeat(64);
             for (name, verify_by, signatures, expected) in [
                 ("good", &enforced, vec![&*good], Ok((true, live(), None))),

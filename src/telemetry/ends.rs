@@ -40,11 +40,13 @@ pub enum RequestResult {
     UpstreamFailed,
     /// The sender hung up before the body was complete.
     Aborted,
+    /// No event: a question of the provider's, answered.
+    Handshake,
 }
 
 impl RequestResult {
     /// All of them, in the order of their declaration: `ALL[result as usize] == result`.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Accepted,
         Self::Duplicate,
         Self::BadSignature,
@@ -61,6 +63,7 @@ impl RequestResult {
         Self::UpstreamRefused,
         Self::UpstreamFailed,
         Self::Aborted,
+        Self::Handshake,
     ];
 
     /// The label's value and the `outcome` of the line.
@@ -82,6 +85,7 @@ impl RequestResult {
             Self::UpstreamRefused => "upstream_refused",
             Self::UpstreamFailed => "upstream_failed",
             Self::Aborted => "aborted",
+            Self::Handshake => "handshake",
         }
     }
 }

@@ -33,8 +33,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     (
         "receive",
-        &["+", "provider", "secret", "inbox", "upstream", "handoff", "rate"],
+        &[
+            "+", "provider", "keys", "secret", "inbox", "upstream", "handoff", "rate",
+        ],
     ),
+    // Keys that senders publish: fetched, for `provider` to check with.
+    ("keys", &["+", "provider", "upstream", "rate"]),
     ("inbox", &["+"]),
     (
         "deliver",

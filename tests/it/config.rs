@@ -1,6 +1,7 @@
 //! The configuration as its user meets it: texts in, settings or rendered problems out.
 
 mod cli;
+mod schema;
 mod texts;
 
 use std::collections::HashMap;
@@ -307,7 +308,9 @@ fn settings_arrive_where_they_belong() {
     );
     assert_eq!(route.duplicate.content_type, "application/json");
     assert!(route.reject_above.is_none(), "a queue route paces");
-    assert!(matches!(&route.verify, Verify::Signature { keys, enforce: true, .. } if keys.len() == 1));
+    assert!(
+        matches!(&route.verify, Verify::Signature { proofs, enforce: true } if proofs[0].keys.len() == 1)
+    );
     let Mode::Queue { wants } = &route.mode else {
         panic!("queue is the default")
     };

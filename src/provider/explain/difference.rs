@@ -56,6 +56,28 @@ pub enum Difference {
     BodyWith(Box<str>),
     /// The signature covers no bytes at all.
     BodyEmpty,
+    /// The provider signs in several ways, and this request in another than the secret is for.
+    OtherScheme(Box<str>),
+    /// It is signed as another provider does.
+    OtherProvider {
+        /// The preset.
+        name: Box<str>,
+        /// Its name for people.
+        title: Box<str>,
+    },
+    /// The signed time is this many seconds from ours, and more than the scheme allows.
+    Stale {
+        /// Seconds; negative: it is ahead of ours.
+        secs: i64,
+        /// Seconds that are allowed.
+        allowed_secs: u64,
+    },
+    /// The signature was made with another hash.
+    Algorithm(&'static str),
+    /// A header that the scheme demands is missing or has another value.
+    RequiredHeader,
+    /// The signed URL is this one.
+    Url(Box<str>),
 }
 
 impl fmt::Display for Difference {
@@ -131,6 +153,31 @@ impl fmt::Display for Difference {
             Self::BodyWith(what) => {
                 write!(f, "not the body alone was signed, but {what}: the scheme is another one")
             }
+            Self::OtherScheme(name) => write!(
+                f,
+                "it is signed in the way that the preset calls `{name}`: bind the secret to it with scheme = \"{name}\""
+            ),
+            Self::OtherProvider { name, title } => write!(
+                f,
+                "it is signed as {title} does: this is an event of another sender, or the route needs provider = \"{name}\""
+            ),
+            Self::Stale { secs, allowed_secs } => {
+                let side = if *secs < 0 { "ahead of" } else { "behind" };
+                write!(
+                    f,
+                    "its time is {} s {side} the time of the check, and {allowed_secs} s are allowed: an old request, or a clock that is \
+                     wrong (check a captured one with --at)",
+                    secs.unsigned_abs()
+                )
+            }
+            Self::Algorithm(name) => write!(f, "the digest is one of {name}: the scheme needs algorithm = \"{name}\""),
+            Self::RequiredHeader => f.write_str(
+                "a header that this scheme demands is missing or has another value: something on the way removes it",
+            ),
+            Self::Url(url) => write!(
+                f,
+                "the URL that was signed is {url}: set public_url of the route to what the provider was given"
+            ),
             Self::BodyEmpty => {
                 f.write_str("the signature covers no bytes at all: the sender signs an empty body")
             }

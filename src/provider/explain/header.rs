@@ -2,12 +2,11 @@
 
 use crate::fields::Fields;
 use base64::Engine;
-use base64::alphabet::URL_SAFE;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::Difference;
-use crate::provider::scheme::{BASE64, Encoding, Prefix, Scheme};
-use crate::provider::signature::{SIGNATURES_MAX, trim};
+use crate::provider::body_hmac::BodyHmac;
+use crate::provider::encoding::{BASE64, BASE64_URL, Encoding, Prefix, trim};
+use crate::provider::signature::SIGNATURES_MAX;
 use crate::secret::TAG_BYTES;
 
 /// A digest, and what keeps the scheme from reading it.
@@ -19,7 +18,7 @@ pub(super) struct Reading {
 }
 
 /// Every digest of a request, at most [`SIGNATURES_MAX`]; those of the scheme's own headers first.
-pub(super) fn readings(scheme: &Scheme, headers: &Fields) -> Vec<Reading> {
+pub(super) fn readings(scheme: &BodyHmac, headers: &Fields) -> Vec<Reading> {
     let is_own = |name: &str| scheme.headers.iter().any(|own| &**own == name);
     let refused = scheme.read(headers).is_err();
     let (mut own, mut other) = (Vec::new(), Vec::new());
@@ -109,15 +108,11 @@ impl Written {
         match encoding {
             Encoding::Hex => self == Self::Hex,
             Encoding::Base64 => self == Self::Base64,
+            Encoding::Base64Url => self == Self::Base64Url,
             Encoding::HexOrBase64 => matches!(self, Self::Hex | Self::Base64),
         }
     }
 }
-
-const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
-    &URL_SAFE,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// The digests in one value: runs of letters, digits and `+/-_` of the right length, with base64's padding.
 fn digests(value: &[u8]) -> Vec<Digest<'_>> {

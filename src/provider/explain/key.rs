@@ -5,7 +5,8 @@ use zeroize::Zeroizing;
 
 use super::{Difference, NamedSecret};
 use crate::event::Timestamp;
-use crate::provider::scheme::{BASE64, KeyForm, WHSEC};
+use crate::provider::encoding::BASE64;
+use crate::provider::key::{KeyForm, WHSEC};
 use crate::secret::Key;
 
 /// A key, and how it differs from the route's.
@@ -47,11 +48,11 @@ pub(super) fn variants(form: KeyForm, secret: &NamedSecret, now: Timestamp) -> V
     variants
 }
 
-type Bytes = Zeroizing<Vec<u8>>;
+pub(super) type Bytes = Zeroizing<Vec<u8>>;
 type Reading = (Option<KeyForm>, Option<Vec<u8>>, &'static str);
 
 /// The text as it is, and less or more what slips into it when it is copied and stored.
-fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
+pub(super) fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
     let own = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
     let mut texts = vec![(own(text), None)];
     if let Some(line) = text.strip_suffix(b"\n") {

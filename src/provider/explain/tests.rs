@@ -3,15 +3,34 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use super::*;
+use crate::provider::key::KeyForm;
 use crate::provider::preset;
+use crate::provider::sign::{Draft, Signer};
 use crate::secret::Key;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const BODY: &str = "{\"id\":\"evt_1\",\"type\":\"a\",\"name\":\"Zoë\",\"n\":1.0}";
 const NOW: Timestamp = Timestamp(1_763_000_000_000);
 
-fn scheme(name: &str) -> Scheme {
-    preset::find(name).unwrap().scheme.clone()
+fn scheme(name: &str) -> BodyHmac {
+    match &preset::find(name).unwrap().schemes[0].rule {
+        Rule::BodyHmac(rule) => rule.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn explain(
+    scheme: &BodyHmac,
+    headers: &Fields,
+    body: &[u8],
+    candidates: &[NamedSecret],
+    now: Timestamp,
+) -> Verdict {
+    let scheme = Scheme {
+        name: "main".into(),
+        rule: Rule::BodyHmac(scheme.clone()),
+    };
+    super::explain(&[scheme], &Request::new(headers, body), candidates, now)
 }
 
 fn named(name: &str, text: &str) -> NamedSecret {
@@ -105,7 +124,7 @@ fn what_goes_wrong_with_the_secret() {
     assert_eq!(differences(&verdict), [expected]);
 
     let mut svix = scheme("iverton");
-    svix.key = crate::provider::scheme::KeyForm::Whsec;
+    svix.key = KeyForm::Whsec;
     let request = iverton(&hex_of(SECRET.as_bytes(), BODY.as_bytes()));
     let verdict = explain(&svix, &request, BODY.as_bytes(), &candidates, NOW);
     let expected = Difference::SecretForm("the secret's text as it is");
@@ -358,4 +377,129 @@ fn a_verdict_holds_neither_secret_nor_digest() {
             assert!(!text.contains(SECRET) && !text.contains(&digest[..8]), "{text}");
         }
     }
+}
+
+/// A request as `provider` sends it at `NOW`, and what is said of it on a route of `route` at `at`.
+fn of_preset(provider: &str, route: &str, at: Timestamp, change: impl Fn(&mut Draft)) -> Verdict {
+    let theirs = preset::find(provider).unwrap();
+    let mut draft = Draft {
+        public_url: Some("https://hooks.example.com/in".to_owned()),
+        query: None,
+        headers: Vec::new(),
+        body: b"{\"id\":\"evt_1\",\"type\":\"a\"}".to_vec(),
+    };
+    let scheme = &theirs.schemes[0];
+    let key = scheme.key(&SecretText::new(SECRET.into())).unwrap();
+    scheme.sign(&Signer::Secret(&key), &mut draft, NOW).unwrap();
+    change(&mut draft);
+    let pairs = draft
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let fields = Fields::from_pairs(pairs);
+    let request = Request {
+        public_url: draft.public_url.as_deref(),
+        query: draft.query.as_deref(),
+        ..Request::new(&fields, &draft.body)
+    };
+    let ours = preset::find(route).unwrap();
+    super::explain(&ours.schemes[..1], &request, &[named("main", SECRET)], at)
+}
+
+#[test]
+fn schemes_of_parts_are_explained_too() {
+    let hour_later = Timestamp(NOW.0 + 3_600_000);
+    type Change = fn(&mut Draft);
+    let same: Change = |_| {};
+    type Case<'c> = (&'c str, &'c str, &'c str, Timestamp, Change, Vec<Difference>);
+    let cases: [Case<'_>; 7] = [
+        (
+            "too late",
+            "stripe",
+            "stripe",
+            hour_later,
+            same,
+            vec![Difference::Stale {
+                secs: 3600,
+                allowed_secs: 300,
+            }],
+        ),
+        (
+            "a line end more",
+            "stripe",
+            "stripe",
+            NOW,
+            |draft| draft.body.push(b'\n'),
+            vec![Difference::BodyLineEndAdded],
+        ),
+        (
+            "too late, and a line end more",
+            "stripe",
+            "stripe",
+            hour_later,
+            |draft| draft.body.push(b'\n'),
+            vec![
+                Difference::Stale {
+                    secs: 3600,
+                    allowed_secs: 300,
+                },
+                Difference::BodyLineEndAdded,
+            ],
+        ),
+        (
+            "another URL",
+            "square",
+            "square",
+            NOW,
+            |draft| draft.public_url = Some("https://hooks.example.com/in/".to_owned()),
+            vec![Difference::Url("https://hooks.example.com/in".into())],
+        ),
+        (
+            "the key of Standard Webhooks read as text",
+            "polar",
+            "standard-webhooks",
+            NOW,
+            same,
+            vec![Difference::SecretForm("the secret's text as it is")],
+        ),
+        (
+            "a header removed",
+            "box",
+            "box",
+            NOW,
+            |draft| draft.headers.retain(|(name, _)| name != "box-signature-version"),
+            vec![Difference::RequiredHeader],
+        ),
+        (
+            "another provider",
+            "stripe",
+            "typeform",
+            NOW,
+            same,
+            vec![Difference::OtherProvider {
+                name: "stripe".into(),
+                title: "Stripe".into(),
+            }],
+        ),
+    ];
+    for (name, provider, route, at, change, expected) in cases {
+        assert_eq!(
+            differences(&of_preset(provider, route, at, change)),
+            expected,
+            "{name}"
+        );
+    }
+    assert!(matches!(
+        of_preset("stripe", "stripe", NOW, same),
+        Verdict::Match { .. }
+    ));
+}
+
+#[test]
+fn a_request_signed_in_another_way_of_the_same_provider_says_which() {
+    let gitlab = preset::find("gitlab").unwrap();
+    let request = headers(&[("X-Gitlab-Token", SECRET)]);
+    let request = Request::new(&request, b"{}");
+    let verdict = super::explain(&gitlab.schemes[1..], &request, &[named("main", SECRET)], NOW);
+    assert_eq!(differences(&verdict), [Difference::OtherScheme("token".into())]);
 }

@@ -36,7 +36,7 @@ error: unknown key "upstrem" in [[route]]; did you mean "upstream"?
 9 | upstrem = { url = "http://127.0.0.1:3000" }
   | ^^^^^^^
   |
-  = help: known here: accepted, allow_ips, dedup, dedup_body, dedup_scope, duplicate, enforce, event_id, event_type, max_body, methods, mode, name, path, provider, rate, require_json, secrets, upstream, upstreams, verify
+  = help: known here: accepted, allow_ips, dedup, dedup_body, dedup_scope, duplicate, enforce, event_id, event_type, max_body, methods, mode, name, on_bad_signature, path, provider, public_url, rate, require_json, secrets, upstream, upstreams, verify, verify_token
 
 2 errors, 0 warnings in hooklatch.toml"#
     );

@@ -28,9 +28,7 @@ impl Verifier {
         let Secrets { live, expired } = form.secrets();
         let key = |(text, until): (String, Option<i64>)| LiveKey {
             name: SecretName::new("main"),
-            key: preset
-                .scheme
-                .key
+            key: preset.schemes[0]
                 .key(&SecretText::new(text.into_bytes()))
                 .unwrap(),
             until: until.map(Timestamp),
@@ -51,7 +49,7 @@ impl Verifier {
             .iter()
             .map(|(name, value)| (name.as_slice(), value.as_slice()));
         let fields = Fields::from_pairs(pairs);
-        let presented = self.preset.scheme.read(&fields);
+        let presented = self.preset.body_hmac().unwrap().read(&fields);
         presented.is_ok_and(|presented| presented.check(&self.keys, NOW, &request.body).is_ok())
     }
 }

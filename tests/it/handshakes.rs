@@ -1,0 +1,305 @@
+//! What providers ask besides sending events, through the real gateway: answered, never kept, never sent on; and no way to have
+//! a forged event signed.
+
+use hmac::{Hmac, KeyInit, Mac};
+use hooklatch::clock::{Clock, SystemClock};
+use sha2::Sha256;
+use std::net::SocketAddr;
+
+use crate::support::{App, Connection, Gateway, Reply, Response, get, post};
+
+const SECRET: &str = "a-secret-of-sixteen-bytes-or-more";
+
+struct World {
+    gateway: Gateway,
+    app: App,
+    _folder: tempfile::TempDir,
+}
+
+/// A gateway with a route for each of these providers.
+fn world(providers: &[&str]) -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::with(|_| Reply::Status(200));
+    let mut config = format!(
+        "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {:?}\nallow_ephemeral = true\n[secrets]\n\
+         s = {{ value = \"{SECRET}\" }}\nverify = {{ value = \"the-verify-token-of-the-app\" }}\nbraintree = {{ value = \
+         \"integration_public_key:integration_private_key\" }}\n",
+        folder.path().join("store")
+    );
+    for provider in providers {
+        let secret = if *provider == "braintree" {
+            "braintree"
+        } else {
+            "s"
+        };
+        let token = match *provider {
+            "meta" | "strava" => "verify_token = \"verify\"\n",
+            _ => "",
+        };
+        config.push_str(&format!(
+            "[[route]]\npath = \"/{provider}\"\nprovider = \"{provider}\"\nsecrets = [\"{secret}\"]\n{token}upstream = {{ url = \
+             \"http://{}/{provider}\" }}\n",
+            app.address()
+        ));
+    }
+    World {
+        gateway: Gateway::start(&config),
+        app,
+        _folder: folder,
+    }
+}
+
+fn tag(text: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(text);
+    mac.finalize().into_bytes().into()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+    Connection::open(address)
+        .unwrap()
+        .request(method, path, headers, body)
+        .unwrap()
+}
+
+#[test]
+fn challenges_are_answered_as_their_providers_want() {
+    let world = world(&[
+        "meta",
+        "x",
+        "linkedin",
+        "dropbox",
+        "zoom",
+        "slack",
+        "microsoft-graph",
+    ]);
+    let at = world.gateway.listen();
+    let slack = br#"{"token":"x","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P","type":"url_verification"}"#;
+    let zoom = br#"{"payload":{"plainToken":"qgg8vlvZRS6UYooatFL8Aw"},"event_ts":1654503849680,"event":"endpoint.url_validation"}"#;
+    let now = (SystemClock.now().0 / 1000).to_string();
+    let v0 = |body: &[u8]| {
+        format!(
+            "v0={}",
+            hex::encode(tag(&[b"v0:", now.as_bytes(), b":", body].concat()))
+        )
+    };
+    let uuid = "890e4665-4dfe-4ab1-b689-ed553bceeed0";
+    let crc = "MTY5OTk5OTk5OQ==";
+    for (name, answer, status, body) in [
+        (
+            "Meta",
+            get(
+                at,
+                "/meta?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=the-verify-token-of-the-app",
+            ),
+            200,
+            "1158201444".to_owned(),
+        ),
+        (
+            "Meta, another token",
+            get(
+                at,
+                "/meta?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=x",
+            ),
+            401,
+            r#"{"error":"Invalid signature"}"#.to_owned(),
+        ),
+        (
+            "X",
+            get(at, "/x?crc_token=MTY5OTk5OTk5OQ%3D%3D"),
+            200,
+            format!(
+                "{{\"response_token\":\"sha256={}\"}}",
+                base64(&tag(crc.as_bytes()))
+            ),
+        ),
+        (
+            "LinkedIn",
+            get(at, &format!("/linkedin?challengeCode={uuid}")),
+            200,
+            format!(
+                "{{\"challengeCode\":\"{uuid}\",\"challengeResponse\":\"{}\"}}",
+                hex::encode(tag(uuid.as_bytes()))
+            ),
+        ),
+        (
+            "Dropbox",
+            get(at, "/dropbox?challenge=abc-123"),
+            200,
+            "abc-123".to_owned(),
+        ),
+        (
+            "Microsoft",
+            post(
+                at,
+                "/microsoft-graph?validationToken=Validation%3A%20Testing%20token",
+                &[],
+                b"",
+            ),
+            200,
+            "Validation: Testing token".to_owned(),
+        ),
+        (
+            "Slack",
+            post(
+                at,
+                "/slack",
+                &[
+                    ("x-slack-request-timestamp", &now),
+                    ("x-slack-signature", &v0(slack)),
+                ],
+                slack,
+            ),
+            200,
+            "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P".to_owned(),
+        ),
+        (
+            "Slack, unsigned",
+            post(at, "/slack", &[], slack),
+            401,
+            r#"{"error":"Invalid signature"}"#.to_owned(),
+        ),
+        (
+            "Zoom",
+            post(
+                at,
+                "/zoom",
+                &[("x-zm-request-timestamp", &now), ("x-zm-signature", &v0(zoom))],
+                zoom,
+            ),
+            200,
+            format!(
+                "{{\"plainToken\":\"qgg8vlvZRS6UYooatFL8Aw\",\"encryptedToken\":\"{}\"}}",
+                hex::encode(tag(b"qgg8vlvZRS6UYooatFL8Aw"))
+            ),
+        ),
+        (
+            "Zoom, unsigned",
+            post(at, "/zoom", &[], zoom),
+            401,
+            r#"{"error":"Invalid signature"}"#.to_owned(),
+        ),
+        (
+            "no handshake",
+            get(at, "/dropbox"),
+            405,
+            r#"{"error":"Method not allowed"}"#.to_owned(),
+        ),
+    ] {
+        assert_eq!((answer.status, answer.text()), (status, body), "{name}");
+        if status == 200 {
+            assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{name}");
+        }
+    }
+    assert_eq!(world.app.requests().len(), 0, "a handshake is no event");
+    let mut admin = Connection::open(world.gateway.admin()).unwrap();
+    admin
+        .write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let metrics = admin.read_response().unwrap().text();
+    let counted = r#"hooklatch_requests_total{route="x",provider="x",result="handshake"} 1"#;
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+/// X and LinkedIn sign what anybody sends with the key of their events.
+#[test]
+fn no_handshake_signs_an_event() {
+    let world = world(&["x", "linkedin", "zoom"]);
+    let at = world.gateway.listen();
+    let event = r#"{"for_user_id":"1","tweet_create_events":[]}"#;
+    let escape = |text: &str| {
+        text.bytes()
+            .map(|byte| format!("%{byte:02X}"))
+            .collect::<String>()
+    };
+    for path in [
+        format!("/x?crc_token={}", escape(event)),
+        format!(
+            "/linkedin?challengeCode={}",
+            escape(&format!("hmacsha256={event}"))
+        ),
+        format!("/linkedin?challengeCode={}", escape(event)),
+        format!("/x?crc_token={}", "a".repeat(129)),
+        "/x?crc_token=".to_owned(),
+        "/x?crc_token=a&crc_token=b".to_owned(),
+    ] {
+        let answer = get(at, &path);
+        assert!(matches!(answer.status, 401 | 405), "{path}: {}", answer.text());
+        assert!(!answer.text().contains("sha256="), "{path}");
+    }
+    // What the handshake does sign is never taken for an event.
+    let body = "dHJ1ZQ==";
+    let signed = get(at, &format!("/x?crc_token={}", escape(body))).text();
+    let digest = signed.split('"').nth(3).unwrap().to_owned();
+    assert!(digest.starts_with("sha256="), "{signed}");
+    let forged = post(
+        at,
+        "/x",
+        &[("x-twitter-webhooks-signature", &digest)],
+        body.as_bytes(),
+    );
+    assert_eq!(forged.status, 401);
+    let digest = format!("sha256={}", base64(&tag(event.as_bytes())));
+    let genuine = post(
+        at,
+        "/x",
+        &[("x-twitter-webhooks-signature", &digest)],
+        event.as_bytes(),
+    );
+    assert_eq!(genuine.status, 200);
+    assert_eq!(world.app.wait_for(1)[0].body, event.as_bytes());
+}
+
+#[test]
+fn handshakes_have_a_rate() {
+    let world = world(&["x"]);
+    let mut limited = 0;
+    for number in 0..60 {
+        let answer = get(world.gateway.listen(), &format!("/x?crc_token=token{number}"));
+        limited += usize::from(answer.status == 429);
+    }
+    assert!(limited > 20, "{limited}");
+}
+
+#[test]
+fn xero_is_refused_with_nothing_and_accepted_with_nothing() {
+    let world = world(&["xero"]);
+    let body = br#"{"events":[],"firstEventSequence":0,"lastEventSequence":0,"entropy":"S0m3r4Nd0mt3xt"}"#;
+    let good = base64(&tag(body));
+    for (signature, status) in [(good.as_str(), 200), ("AAAA", 401), (&base64(&[0; 32]), 401)] {
+        let answer = post(
+            world.gateway.listen(),
+            "/xero",
+            &[("x-xero-signature", signature)],
+            body,
+        );
+        assert_eq!(
+            (answer.status, answer.text()),
+            (status, String::new()),
+            "{signature}"
+        );
+        assert_eq!(answer.header("set-cookie"), None);
+    }
+}
+
+#[test]
+fn braintrees_challenge_is_answered_and_its_form_is_an_event() {
+    let world = world(&["braintree"]);
+    let at = world.gateway.listen();
+    // From the tests of Braintree's SDKs.
+    let answer = get(at, "/braintree?bt_challenge=20f9f8ed05f77439fe955c977e4c8a53");
+    assert_eq!(
+        (answer.status, answer.text()),
+        (
+            200,
+            "integration_public_key|d9b899556c966b3f06945ec21311865d35df3ce4".to_owned()
+        )
+    );
+    let answer = request(at, "GET", "/braintree?bt_challenge=not-hex", &[], b"");
+    assert_eq!(answer.status, 405);
+}
