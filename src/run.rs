@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod front;
+mod rotation;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,11 +13,12 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use self::front::{Listener, Socket};
-use crate::admin::{self, ReloadRequest};
+use self::rotation::{SecretFiles, listed};
+use crate::admin::{self, ReloadRequest, RouteSecrets};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, TlsFiles};
 use crate::deliver::Deliverer;
@@ -155,9 +157,12 @@ async fn live(
         )
     });
     let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(1);
+    let (secrets, secrets_listed) = watch::channel(listed(&config, &[], clock.now()));
     let state = admin::State {
         inbox: inbox.clone(),
         telemetry: telemetry.clone(),
+        clock: clock.clone(),
+        secrets: secrets_listed,
         shutdown: stop.clone(),
         reload,
     };
@@ -184,6 +189,8 @@ async fn live(
         deliverer,
         inbox,
         tls,
+        secrets,
+        clock,
         telemetry,
     };
     let outcome = gateway.serve(&mut signals, &mut reloads).await;
@@ -214,6 +221,9 @@ struct Gateway {
     deliverer: Option<Deliverer>,
     inbox: Option<Arc<dyn Inbox>>,
     tls: Option<Arc<TlsIdentity>>,
+    /// To the admin API.
+    secrets: watch::Sender<Vec<RouteSecrets>>,
+    clock: Arc<dyn Clock>,
     telemetry: Telemetry,
 }
 
@@ -234,6 +244,7 @@ impl Gateway {
         tokio::pin!(failed);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut files = Box::pin(SecretFiles::new(&self.config.secret_files).changed());
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return Ok(()),
@@ -241,11 +252,25 @@ impl Gateway {
                 reason = &mut failed => return Err(RunError::StoreFailed(reason)),
                 _ = signals.hangup.recv() => {
                     // The outcome is in the log.
-                    drop(self.reload());
+                    if self.reload().is_ok() {
+                        files.set(SecretFiles::new(&self.config.secret_files).changed());
+                    }
                 }
                 Some(request) = reloads.recv() => {
+                    let outcome = self.reload();
+                    if outcome.is_ok() {
+                        files.set(SecretFiles::new(&self.config.secret_files).changed());
+                    }
                     // Whoever asked may have gone.
-                    drop(request.send(self.reload()));
+                    drop(request.send(outcome));
+                }
+                (seen, changed) = &mut files => {
+                    self.telemetry.secret_files_changed(&changed);
+                    // After a failure what was seen is not tried again until it changes.
+                    files.set(match self.reload() {
+                        Ok(()) => SecretFiles::new(&self.config.secret_files),
+                        Err(_) => seen,
+                    }.changed());
                 }
                 _ = ticks.tick() => {
                     self.telemetry.flush_summaries();
@@ -297,6 +322,8 @@ impl Gateway {
             deliverer.reconfigure(config.lanes.clone());
         }
         self.door.reload(descriptors::fit(&config), &config.routes);
+        let listed = listed(&config, &self.secrets.borrow(), self.clock.now());
+        self.secrets.send_replace(listed);
         self.config = config;
         Ok(())
     }

@@ -1,10 +1,11 @@
-//! Health, metrics, replay and reload over HTTP, on a listener of their own.
+//! Health, metrics, the use of secrets, replay and reload over HTTP, on a listener of their own.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `GET /livez` | 200 while the process runs |
 //! | `GET /readyz` | 200 while events are taken; 503 at start, during a stop and once the store failed |
 //! | `GET /metrics` | OpenMetrics text |
+//! | `GET /-/secrets` | per route and secret: how often and when last it matched, and whether it can go |
 //! | `POST /-/replay` | makes the deliveries of a selection pending again |
 //! | `POST /-/reload` | reads the configuration again |
 //!
@@ -14,14 +15,17 @@ mod answer;
 mod connection;
 mod guard;
 mod routes;
+mod secrets;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::secrets::{ListedSecret, QUIET_DEFAULT, RouteSecrets};
+use crate::clock::Clock;
 use crate::inbox::Inbox;
 use crate::secret::SecretText;
 use crate::shutdown;
@@ -72,6 +76,10 @@ pub struct State {
     pub inbox: Option<Arc<dyn Inbox>>,
     /// The metrics.
     pub telemetry: Telemetry,
+    /// Tells which secrets have run out.
+    pub clock: Arc<dyn Clock>,
+    /// The routes' secrets, as the configuration in force lists them.
+    pub secrets: watch::Receiver<Vec<RouteSecrets>>,
     /// How far the process is from its end.
     pub shutdown: shutdown::Watch,
     /// To the one who reloads.

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{ConnectInfo, Request, State as Shared};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{ConnectInfo, Query, Request, State as Shared};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -19,6 +20,8 @@ use super::State;
 use super::answer::{json, refusal, refusal_with};
 use super::connection::Arrival;
 use super::guard::Door;
+use super::secrets::{QUIET_DEFAULT, RouteSecrets, report};
+use crate::event::SecretName;
 use crate::inbox::{Health, InboxError, parse_selection};
 use crate::shutdown::Phase;
 use crate::telemetry::{METRICS_CONTENT_TYPE, Telemetry};
@@ -35,6 +38,7 @@ const WORK_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The whole admin API behind `door`.
 pub(super) fn admin(state: State, door: Door) -> Router {
     let routes = health_and_metrics()
+        .route("/-/secrets", get(secrets))
         .route("/-/replay", post(replay))
         .route("/-/reload", post(reload));
     finish(routes, state, Some(door))
@@ -137,6 +141,35 @@ async fn metrics(Shared(state): Shared<State>) -> Response {
     let text = state.telemetry.render(counts.as_ref());
     let content_type = (CONTENT_TYPE, HeaderValue::from_static(METRICS_CONTENT_TYPE));
     ([content_type], text).into_response()
+}
+
+/// The query of `/-/secrets`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretsQuery {
+    /// A secret that matched nothing for so long can go.
+    quiet_secs: Option<u64>,
+}
+
+async fn secrets(
+    Shared(state): Shared<State>,
+    query: Result<Query<SecretsQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return refusal(
+            StatusCode::BAD_REQUEST,
+            "write the query like quiet_secs=86400, or leave it out",
+        );
+    };
+    let quiet = query.quiet_secs.map_or(QUIET_DEFAULT, Duration::from_secs);
+    let routes = state.secrets.borrow().clone();
+    let used = |route: &RouteSecrets, secret: &SecretName| {
+        state
+            .telemetry
+            .route(&route.route, &route.provider)
+            .secret_use(secret)
+    };
+    json(StatusCode::OK, &report(&routes, used, quiet, state.clock.now()))
 }
 
 #[derive(Serialize)]

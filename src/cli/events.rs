@@ -5,22 +5,22 @@
 
 mod print;
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
-use self::print::{plain, print_event, print_list, print_replayed};
+use self::print::{print_event, print_list, print_replayed};
+use super::gateway::{AskError, Gateway};
 use crate::event::{RouteName, Seq, Timestamp, UpstreamName};
 use crate::inbox::{Reader, ReaderError, Selection, SelectionError, parse_status, selection_json};
 use crate::secret::SecretText;
 
 /// A replay of a million events takes a while; the gateway answers when all is durable.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(600);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of the gateway's answer.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
@@ -169,25 +169,12 @@ pub enum EventsError {
     /// The store cannot be read.
     #[error(transparent)]
     Reader(#[from] ReaderError),
-    /// The gateway cannot be reached, or the output not written.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What happened.
-        source: io::Error,
-    },
-    /// The gateway refused.
-    #[error("the gateway answered {status}: {text}")]
-    Refused {
-        /// Its status.
-        status: u16,
-        /// Its words.
-        text: String,
-    },
-    /// The answer is not the gateway's.
-    #[error("what answers on the admin address is not a hooklatch gateway")]
-    Answer,
+    /// The gateway does not answer, or not with what was asked for.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The output cannot be written.
+    #[error("cannot write: {0}")]
+    Write(io::Error),
 }
 
 /// Runs the command; `now` is the wall time, for "so long ago".
@@ -200,10 +187,7 @@ pub fn run(
     now: Timestamp,
     out: &mut dyn Write,
 ) -> Result<(), EventsError> {
-    let written = |source| EventsError::Io {
-        what: "cannot write".to_owned(),
-        source,
-    };
+    let written = EventsError::Write;
     match args.verb {
         Verb::List(list) => {
             let reader = open(&list.place, defaults)?;
@@ -293,54 +277,16 @@ fn time(given: &str, now: Timestamp) -> Result<Timestamp, EventsError> {
 
 /// `POST /-/replay`: deliveries made pending, and deliveries left alone.
 fn ask(admin: SocketAddr, token: Option<&SecretText>, body: &str) -> Result<(u64, u64), EventsError> {
-    let failed = |source| EventsError::Io {
-        what: format!("cannot ask the gateway on {admin}"),
-        source,
+    let gateway = Gateway {
+        admin,
+        token,
+        timeout: REPLAY_TIMEOUT,
+        answer_bytes_max: ANSWER_BYTES_MAX,
     };
-    let mut stream = TcpStream::connect_timeout(&admin, CONNECT_TIMEOUT).map_err(failed)?;
-    stream.set_read_timeout(Some(REPLAY_TIMEOUT)).map_err(failed)?;
-    stream.set_write_timeout(Some(CONNECT_TIMEOUT)).map_err(failed)?;
-    let mut request = format!(
-        "POST /-/replay HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         Connection: close\r\n",
-        body.len()
-    )
-    .into_bytes();
-    if let Some(token) = token {
-        request.extend_from_slice(b"Authorization: Bearer ");
-        request.extend_from_slice(token.expose());
-        request.extend_from_slice(b"\r\n");
-    }
-    request.extend_from_slice(b"\r\n");
-    request.extend_from_slice(body.as_bytes());
-    stream.write_all(&request).map_err(failed)?;
-    let mut answer = Vec::new();
-    stream
-        .take(ANSWER_BYTES_MAX)
-        .read_to_end(&mut answer)
-        .map_err(failed)?;
-    read_answer(&answer)
-}
-
-fn read_answer(answer: &[u8]) -> Result<(u64, u64), EventsError> {
-    let mut fields = [httparse::EMPTY_HEADER; 64];
-    let mut head = httparse::Response::new(&mut fields);
-    let Ok(httparse::Status::Complete(head_bytes)) = head.parse(answer) else {
-        return Err(EventsError::Answer);
-    };
-    let body = answer.get(head_bytes..).unwrap_or_default();
-    let status = head.code.unwrap_or(0);
-    if status != 200 {
-        return Err(EventsError::Refused {
-            status,
-            text: plain(String::from_utf8_lossy(body).trim()),
-        });
-    }
-    let value: Value = serde_json::from_slice(body).map_err(|_| EventsError::Answer)?;
+    let value = gateway.ask("POST", "/-/replay", body)?;
     let number = |name: &str| value.get(name).and_then(Value::as_u64);
-    number("deliveries")
-        .zip(number("skipped"))
-        .ok_or(EventsError::Answer)
+    let numbers = number("deliveries").zip(number("skipped"));
+    numbers.ok_or(EventsError::Ask(AskError::Answer))
 }
 
 #[cfg(test)]
@@ -361,24 +307,5 @@ mod tests {
         ] {
             assert_eq!(time(given, now).ok().map(|time| time.0), expected, "{name}");
         }
-    }
-
-    #[test]
-    fn answers_of_the_gateway() {
-        let good = b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n{\"deliveries\":3,\"skipped\":1}";
-        assert_eq!(read_answer(good).unwrap(), (3, 1));
-        let refused = b"HTTP/1.1 401 Unauthorized\r\n\r\n{\"error\":\"token\"}";
-        assert!(matches!(
-            read_answer(refused),
-            Err(EventsError::Refused { status: 401, .. })
-        ));
-        for other in [&b"SSH-2.0"[..], b"HTTP/1.1 200 OK\r\n\r\nhello", b""] {
-            assert!(matches!(read_answer(other), Err(EventsError::Answer)));
-        }
-    }
-
-    #[test]
-    fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
     }
 }

@@ -9,12 +9,14 @@ mod config_secrets;
 mod curl;
 pub mod error;
 pub mod events;
+pub mod gateway;
 pub mod health;
 pub mod init;
 mod provider_page;
 pub mod providers;
 pub mod run;
 pub mod secret_args;
+pub mod secrets;
 pub mod send;
 pub mod sign;
 pub mod verify;
@@ -29,6 +31,7 @@ use clap::{Parser, Subcommand};
 use self::config_secrets::ConfigSecrets;
 use self::error::CliError;
 use self::events::EventsError;
+use self::secrets::SecretsError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Env, Problems, ProcessEnv, inspect_file};
 
@@ -79,6 +82,8 @@ enum Verb {
     Providers(providers::Args),
     /// List and show kept events, or have them delivered again
     Events(events::EventsArgs),
+    /// Ask a running gateway which secrets are in use, and which old one can go
+    Secrets(secrets::SecretsArgs),
     /// Ask a running gateway whether it is ready
     Health(health::Args),
 }
@@ -127,23 +132,36 @@ where
         },
         Verb::Providers(args) => said(providers::run(&args, &mut io::stdout())),
         Verb::Events(args) => look_at_events(args, &cli.global),
+        Verb::Secrets(args) => look_at_secrets(&args, &cli.global),
         Verb::Health(args) => health::run(&args),
     }
 }
 
 /// The configuration fills in what the arguments leave out; without one they must name everything.
-fn look_at_events(args: events::EventsArgs, global: &Global) -> ExitCode {
+fn defaults(global: &Global) -> events::Defaults {
     let config = inspect_file(&global.config_path(), &ProcessEnv).0;
-    let defaults = config.map_or_else(events::Defaults::default, |config| events::Defaults {
+    config.map_or_else(events::Defaults::default, |config| events::Defaults {
         store: config.store.map(|store| store.path),
         admin: config.admin.listen,
         token: config.admin.token,
-    });
-    match events::run(args, &defaults, SystemClock.now(), &mut io::stdout()) {
+    })
+}
+
+fn look_at_events(args: events::EventsArgs, global: &Global) -> ExitCode {
+    match events::run(args, &defaults(global), SystemClock.now(), &mut io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(EventsError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
+        Err(EventsError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            err(&format!("hooklatch: {error}"));
+            ExitCode::FAILURE
         }
+    }
+}
+
+fn look_at_secrets(args: &secrets::SecretsArgs, global: &Global) -> ExitCode {
+    match secrets::run(args, &defaults(global), &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(SecretsError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             err(&format!("hooklatch: {error}"));
             ExitCode::FAILURE

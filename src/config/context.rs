@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::env::Env;
+use super::env::{Env, SecretFile};
 use super::report::{Place, Problem, Severity};
 use super::secrets::is_showable;
 
@@ -45,6 +45,7 @@ pub(super) struct Context<'a> {
     found: RefCell<Vec<Found>>,
     hidden: RefCell<Vec<Span>>,
     asked: RefCell<BTreeSet<String>>,
+    secret_files: RefCell<Vec<SecretFile>>,
     errors: Cell<usize>,
 }
 
@@ -56,6 +57,7 @@ impl<'a> Context<'a> {
             found: RefCell::default(),
             hidden: RefCell::default(),
             asked: RefCell::default(),
+            secret_files: RefCell::default(),
             errors: Cell::new(0),
         }
     }
@@ -101,6 +103,16 @@ impl<'a> Context<'a> {
     /// The lines of `span` may hold a secret and are never shown.
     pub(super) fn hide(&self, span: Span) {
         self.hidden.borrow_mut().push(span);
+    }
+
+    /// A secret is about to be read from a file.
+    pub(super) fn note_secret_file(&self, file: SecretFile) {
+        self.secret_files.borrow_mut().push(file);
+    }
+
+    /// The files that secrets were read from so far.
+    pub(super) fn secret_files(&self) -> Vec<SecretFile> {
+        self.secret_files.borrow().clone()
     }
 
     /// Remembers that `key` is one of ours.

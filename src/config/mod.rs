@@ -25,7 +25,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use self::context::{At, Context};
-pub use self::env::{Env, ProcessEnv};
+pub use self::env::{Env, FileStamp, ProcessEnv, SecretFile};
 use self::general::{collide, nowhere};
 pub use self::report::{Place, Problem, Problems, Severity};
 use self::route::Read;
@@ -64,6 +64,8 @@ pub struct Config {
     pub drain_delay: Duration,
     /// The whole stop takes at most this long.
     pub drain_timeout: Duration,
+    /// The files that its secrets were read from.
+    pub secret_files: Vec<SecretFile>,
     /// Said at start and by `check`.
     pub warnings: Vec<String>,
 }
@@ -241,6 +243,7 @@ fn whole(root: Section<'_>) -> Option<Config> {
         log,
         drain_delay: front.drain_delay,
         drain_timeout: front.drain_timeout,
+        secret_files: context.secret_files(),
         warnings: Vec::new(),
     })
 }

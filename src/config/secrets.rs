@@ -7,6 +7,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::context::{At, Context, Span, is_secret_word};
+use super::env::SecretFile;
 use super::section::{Item, Section, suggest};
 use crate::event::{SecretName, Timestamp};
 use crate::secret::{SECRET_BYTES_WEAK, SecretText};
@@ -307,6 +308,12 @@ fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<V
 }
 
 fn from_file(context: &Context<'_>, what: &str, span: &Span, path: &str) -> Option<Vec<u8>> {
+    // The stamp first: what changes while the file is read shows at the next look.
+    context.note_secret_file(SecretFile {
+        what: what.to_owned(),
+        path: path.into(),
+        stamp: context.env.stamp(Path::new(path)),
+    });
     let mut bytes = match context.env.read_file(Path::new(path)) {
         Ok(bytes) => bytes,
         Err(error) => {

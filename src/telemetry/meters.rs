@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus_client::metrics::counter::Counter;
@@ -13,7 +14,7 @@ use super::histogram::Histogram;
 use super::lines::Tone;
 use super::metrics::Labels;
 use super::{AttemptEnd, AttemptResult, RequestEnd, RequestResult, Shared, lines};
-use crate::event::{ProviderName, RouteName, SecretName, Target};
+use crate::event::{ProviderName, RouteName, SecretName, Target, Timestamp};
 
 /// Meters of one route; kept over reloads by name. Cheap to clone.
 #[derive(Clone)]
@@ -36,9 +37,23 @@ struct RouteInner {
 }
 
 #[derive(Clone)]
-struct SecretMeter {
+struct SecretMeter(Arc<SecretInner>);
+
+struct SecretInner {
     matches: Counter,
+    /// Unix seconds, for the metric.
     last_match: Gauge,
+    /// The same in milliseconds; 0: not since the start.
+    last_used: AtomicI64,
+}
+
+/// What became of one secret of one route since the process started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SecretUse {
+    /// Requests whose signature it matched.
+    pub matches: u64,
+    /// When it last matched; `None`: not since the start.
+    pub last_used: Option<Timestamp>,
 }
 
 impl RouteMeter {
@@ -96,9 +111,21 @@ impl RouteMeter {
     /// A secret of the route matched.
     pub fn secret_matched(&self, secret: &SecretName) {
         let inner = &*self.0;
-        let meter = self.secret(secret);
+        let SecretMeter(meter) = self.secret(secret);
+        let now = inner.shared.clock.now().0;
         meter.matches.inc();
-        meter.last_match.set(inner.shared.clock.now().0 / 1000);
+        meter.last_match.set(now / 1000);
+        meter.last_used.store(now, Ordering::Relaxed);
+    }
+
+    /// How often a secret of the route matched, and when last.
+    pub fn secret_use(&self, secret: &SecretName) -> SecretUse {
+        let SecretMeter(meter) = self.secret(secret);
+        let last_used = meter.last_used.load(Ordering::Relaxed);
+        SecretUse {
+            matches: meter.matches.get(),
+            last_used: (last_used != 0).then_some(Timestamp(last_used)),
+        }
     }
 
     /// An event went through although its signature was not checked or not right (`verify = "none"`,
@@ -130,14 +157,12 @@ impl RouteMeter {
         let inner = &*self.0;
         inner.secrets.get(secret, || {
             let labels = labels([("route", inner.route.as_str()), ("secret", secret.as_str())]);
-            SecretMeter {
-                matches: inner.shared.metrics.secret_matches.get_or_create_owned(&labels),
-                last_match: inner
-                    .shared
-                    .metrics
-                    .secret_last_match
-                    .get_or_create_owned(&labels),
-            }
+            let metrics = &inner.shared.metrics;
+            SecretMeter(Arc::new(SecretInner {
+                matches: metrics.secret_matches.get_or_create_owned(&labels),
+                last_match: metrics.secret_last_match.get_or_create_owned(&labels),
+                last_used: AtomicI64::new(0),
+            }))
         })
     }
 

@@ -27,7 +27,7 @@ use crate::inbox::Counts;
 pub use ends::{AttemptEnd, AttemptResult, RequestEnd, RequestResult};
 use gate::Gate;
 use meters::{Resolved, labels};
-pub use meters::{RouteMeter, TargetMeter};
+pub use meters::{RouteMeter, SecretUse, TargetMeter};
 use metrics::{Metrics, Reading};
 
 /// The media type of [`Telemetry::render`].
@@ -243,6 +243,15 @@ impl Telemetry {
             Ok(routes) => tracing::info!(routes, "configuration reloaded"),
             Err(error) => tracing::error!(error, "configuration not reloaded, the one before stays"),
         }
+    }
+
+    /// Files of secrets changed: these secrets are of other files now than those that were read. A reload follows.
+    pub fn secret_files_changed(&self, secrets: &[String]) {
+        let secrets = secrets.join(", ");
+        tracing::info!(
+            secrets,
+            "files of secrets changed, reading the configuration again"
+        );
     }
 
     /// A replay was asked for and done.

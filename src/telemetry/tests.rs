@@ -97,6 +97,37 @@ fn without_time(mut line: Value) -> Value {
 }
 
 #[test]
+fn each_secret_of_each_route_has_its_own_last_use() {
+    let (telemetry, clock) = stopped();
+    let (new, old) = (SecretName::new("new"), SecretName::new("old"));
+    let route = route(&telemetry);
+    let other = telemetry.route(&RouteName::new("other"), &ProviderName::new("quantiv"));
+    assert_eq!(route.secret_use(&new), SecretUse::default());
+    route.secret_matched(&old);
+    clock.advance(1500);
+    route.secret_matched(&new);
+    route.secret_matched(&new);
+    let used = |matches, at| SecretUse {
+        matches,
+        last_used: Some(Timestamp(at)),
+    };
+    assert_eq!(route.secret_use(&old), used(1, 1_795_223_700_123));
+    assert_eq!(route.secret_use(&new), used(2, 1_795_223_701_623));
+    assert_eq!(other.secret_use(&new), SecretUse::default());
+    // After a reload the same.
+    let again = telemetry.route(&RouteName::new("hooks"), &ProviderName::new("quantiv"));
+    assert_eq!(again.secret_use(&new), used(2, 1_795_223_701_623));
+}
+
+#[test]
+fn changed_files_of_secrets_are_named() {
+    let (telemetry, _) = stopped();
+    let lines = lines_of(|| telemetry.secret_files_changed(&["one".to_owned(), "two".to_owned()]));
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["secrets"], "one, two");
+}
+
+#[test]
 fn everything_that_happens_is_counted() {
     let (telemetry, clock) = stopped();
     let route = route(&telemetry);

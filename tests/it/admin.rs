@@ -4,21 +4,23 @@
 
 mod rig;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hooklatch::admin::{self, AdminError, Settings, State};
 use hooklatch::cli::health;
-use hooklatch::event::{RouteName, Seq};
+use hooklatch::clock::SystemClock;
+use hooklatch::event::{ProviderName, RouteName, SecretName, Seq};
 use hooklatch::inbox::{Health, InboxError, Selection, Status};
 use hooklatch::secret::SecretText;
 use hooklatch::shutdown::{self, Phase};
 use hooklatch::telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use rig::{WAIT_MAX, call, get, rig, rig_with, send};
+use rig::{HOUR_MILLIS, WAIT_MAX, call, get, rig, rig_with, send};
 
 const TOKEN: &str = "canary-admin-token";
 
@@ -39,6 +41,9 @@ async fn each_route_answers_with_the_token_and_refuses_without() {
         ("POST", "/livez", 405, 405, 405),
         ("GET", "/metrics", 401, 401, 200),
         ("POST", "/metrics", 401, 401, 405),
+        ("GET", "/-/secrets", 401, 401, 200),
+        ("GET", "/-/secrets?quiet_secs=60", 401, 401, 200),
+        ("POST", "/-/secrets", 401, 401, 405),
         ("POST", "/-/replay", 401, 401, 200),
         ("GET", "/-/replay", 401, 401, 405),
         ("PUT", "/-/replay", 401, 401, 405),
@@ -184,6 +189,8 @@ async fn a_gateway_is_not_ready_before_it_runs_and_needs_no_store() {
     let state = State {
         inbox: None,
         telemetry: Telemetry::new(),
+        clock: Arc::new(SystemClock),
+        secrets: watch::channel(Vec::new()).1,
         shutdown: watch,
         reload,
     };
@@ -387,6 +394,8 @@ async fn without_a_listener_it_waits_for_its_end() {
     let state = State {
         inbox: None,
         telemetry: Telemetry::new(),
+        clock: Arc::new(SystemClock),
+        secrets: watch::channel(Vec::new()).1,
         shutdown,
         reload,
     };
@@ -436,4 +445,60 @@ fn the_health_verb_does_not_wait_for_ever() {
     };
     let told = health::check(&args).unwrap_err();
     assert!(told.contains("does not answer"), "{told}");
+}
+
+#[tokio::test]
+async fn secrets_are_told_by_name_use_and_time() {
+    let rig = rig(None).await;
+    let meter = rig
+        .telemetry
+        .route(&RouteName::new("hooks"), &ProviderName::new("quantiv"));
+    let answer = |path: &'static str| async move {
+        let answer = get(rig.admin, path).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        serde_json::from_str::<serde_json::Value>(&answer.body).unwrap()
+    };
+    meter.secret_matched(&SecretName::new("old"));
+    rig.clock.advance(HOUR_MILLIS);
+    meter.secret_matched(&SecretName::new("new"));
+    meter.secret_matched(&SecretName::new("new"));
+    rig.clock.advance(180_000);
+    let report = answer("/-/secrets").await;
+    let expected = serde_json::json!({
+        "now": "2026-11-21T01:03:00.000Z",
+        "quiet_secs": 259_200,
+        "routes": [
+            { "route": "hooks", "provider": "quantiv", "secrets": [
+                {
+                    "name": "new", "matches": 2, "last_used": "2026-11-21T01:00:00.000Z",
+                    "counted_since": "2026-11-16T20:00:00.000Z", "until": null, "state": "active",
+                    "can_go": false, "advice": "used 3 min ago: it must stay",
+                },
+                {
+                    "name": "old", "matches": 1, "last_used": "2026-11-21T00:00:00.000Z",
+                    "counted_since": "2026-11-16T20:00:00.000Z", "until": "2026-11-22T00:00:00.000Z",
+                    "state": "expires", "can_go": false, "advice": "still used 1 h ago: it must stay",
+                },
+            ] },
+            { "route": "open", "provider": "quantiv", "secrets": [] },
+        ],
+    });
+    assert_eq!(report, expected, "{report:#}");
+    // Less patience.
+    let report = answer("/-/secrets?quiet_secs=3600").await;
+    let old = &report["routes"][0]["secrets"][1];
+    assert_eq!(old["can_go"], true);
+    assert_eq!(
+        old["advice"],
+        "no request has used it since 2026-11-21T00:00:00.000Z, and new was used 3 min ago: it can go"
+    );
+    rig.clock.advance(24 * HOUR_MILLIS);
+    let report = answer("/-/secrets").await;
+    let old = &report["routes"][0]["secrets"][1];
+    assert_eq!((&old["state"], &old["can_go"]), (&"expired".into(), &true.into()));
+    for wrong in ["quiet_secs=soon", "quiet_secs=-1", "quiet=1"] {
+        let answer = get(rig.admin, &format!("/-/secrets?{wrong}")).await;
+        assert_eq!(answer.status, 400, "{wrong}: {answer:?}");
+    }
+    assert_eq!(get(rig.probe, "/-/secrets").await.status, 404);
 }

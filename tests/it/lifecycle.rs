@@ -6,6 +6,7 @@ mod letters;
 mod load;
 mod reload;
 mod rotation;
+mod secret_files;
 mod signals;
 
 use std::collections::HashSet;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
+use super::super::gateway::plain;
 use super::Output;
 use crate::inbox::{EventDetail, EventLine, Status};
 
@@ -33,13 +34,6 @@ pub(super) fn print_list(lines: &[EventLine], output: Output, out: &mut dyn Writ
         )?;
     }
     out.flush()
-}
-
-/// What senders wrote must not drive the terminal.
-pub(super) fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 fn line_json(line: &EventLine) -> Value {

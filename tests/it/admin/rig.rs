@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hooklatch::admin::{self, ReloadRequest, Settings, State};
-use hooklatch::event::{DedupHashKey, RouteName, Target, UpstreamName};
+use hooklatch::admin::{self, ListedSecret, ReloadRequest, RouteSecrets, Settings, State};
+use hooklatch::clock::ManualClock;
+use hooklatch::event::{DedupHashKey, ProviderName, RouteName, SecretName, Target, Timestamp, UpstreamName};
 use hooklatch::inbox::{
     Acceptance, Claim, Counts, Health, Inbox, InboxError, NewEvent, ProxyMark, Replayed, Selection,
     Settlement, TargetCounts,
@@ -16,9 +17,13 @@ use hooklatch::shutdown::{self, Phase};
 use hooklatch::telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+/// The time; each route's secrets are counted since a hundred hours before.
+pub(super) const NOW: Timestamp = Timestamp(1_795_219_200_000);
+pub(super) const HOUR_MILLIS: i64 = 3_600_000;
 
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -90,6 +95,8 @@ pub(super) struct Rig {
     pub(super) admin: SocketAddr,
     pub(super) probe: SocketAddr,
     pub(super) inbox: Arc<ToldInbox>,
+    pub(super) telemetry: Telemetry,
+    pub(super) clock: Arc<ManualClock>,
     pub(super) controller: shutdown::Controller,
     pub(super) reloads: mpsc::Receiver<ReloadRequest>,
     pub(super) close: oneshot::Sender<()>,
@@ -119,9 +126,13 @@ pub(super) async fn rig_with(token: Option<&str>, has_inbox: bool) -> Rig {
     controller.enter(Phase::Running);
     let (reload, reloads) = mpsc::channel(1);
     let (close, closed) = oneshot::channel::<()>();
+    let clock = Arc::new(ManualClock::new(NOW));
+    let telemetry = Telemetry::with_clock(clock.clone());
     let state = State {
         inbox: has_inbox.then(|| inbox.clone() as Arc<dyn Inbox>),
-        telemetry: Telemetry::new(),
+        telemetry: telemetry.clone(),
+        clock: clock.clone(),
+        secrets: watch::channel(secrets()).1,
         shutdown: watch,
         reload,
     };
@@ -131,11 +142,31 @@ pub(super) async fn rig_with(token: Option<&str>, has_inbox: bool) -> Rig {
         admin,
         probe,
         inbox,
+        telemetry,
+        clock,
         controller,
         reloads,
         close,
         served,
     }
+}
+
+/// One route with a new and an old secret, and one that checks nothing.
+fn secrets() -> Vec<RouteSecrets> {
+    let listed = |name: &str, until_hours: Option<i64>| ListedSecret {
+        name: SecretName::new(name),
+        until: until_hours.map(|hours| Timestamp(NOW.0 + hours * HOUR_MILLIS)),
+        since: Timestamp(NOW.0 - 100 * HOUR_MILLIS),
+    };
+    let route = |name: &str, secrets| RouteSecrets {
+        route: RouteName::new(name),
+        provider: ProviderName::new("quantiv"),
+        secrets,
+    };
+    vec![
+        route("hooks", vec![listed("new", None), listed("old", Some(24))]),
+        route("open", Vec::new()),
+    ]
 }
 
 #[derive(Debug)]

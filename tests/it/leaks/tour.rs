@@ -204,6 +204,8 @@ pub(super) fn through_the_admin_api(rig: &mut Rig) {
         ("GET", "/livez", ""),
         ("GET", "/readyz", ""),
         ("GET", "/metrics", ""),
+        ("GET", "/-/secrets", ""),
+        ("GET", "/-/secrets?quiet_secs=0", ""),
         ("GET", "/nowhere", ""),
         ("PUT", "/-/reload", ""),
         ("POST", "/-/reload", ""),
@@ -273,6 +275,7 @@ pub(super) fn through_the_cli(rig: &mut Rig) {
     let body = body.to_str().unwrap().to_owned();
     let to = format!("http://{}/hooks/kept", rig.gateway.listen());
     let send = ["send", "quantiv", "--route", "hooks/kept", "--to", &to];
+    let admin = rig.gateway.admin().to_string();
     for arguments in [
         &["check"][..],
         &["check", "--output", "json"],
@@ -281,6 +284,8 @@ pub(super) fn through_the_cli(rig: &mut Rig) {
         &["providers", "show", "quantiv"],
         &["sign", "quantiv", "--secret-env", "LEAK_SECRET", &body],
         &["sign", "quantiv", "--route", "hooks/kept", &body],
+        &["secrets", "status", "--admin", &admin],
+        &["secrets", "status", "--admin", &admin, "--output", "json"],
         &send,
         &[&send[..], &["--repeat", "--count", "2"]].concat(),
         &[&send[..], &["--bad-signature"]].concat(),
