@@ -1,5 +1,6 @@
 //! One life of the gateway: open the store, open the doors, serve, reload, drain, end.
 
+mod capture;
 mod descriptors;
 mod front;
 mod rotation;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use self::front::{Listener, Socket};
 use self::rotation::{SecretFiles, listed};
-use crate::admin::{self, ReloadRequest, RouteSecrets};
+use crate::admin::{self, CaptureRequest, ReloadRequest, RouteSecrets};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, TlsFiles};
 use crate::deliver::Deliverer;
@@ -157,6 +158,7 @@ async fn live(
         )
     });
     let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(1);
+    let (capture, mut captures) = mpsc::channel::<CaptureRequest>(1);
     let (secrets, secrets_listed) = watch::channel(listed(&config, &[], clock.now()));
     let state = admin::State {
         inbox: inbox.clone(),
@@ -165,6 +167,7 @@ async fn live(
         secrets: secrets_listed,
         shutdown: stop.clone(),
         reload,
+        capture,
     };
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let admin = tokio::spawn(admin::serve(admin, state, async { drop(ended.await) }));
@@ -193,7 +196,7 @@ async fn live(
         clock,
         telemetry,
     };
-    let outcome = gateway.serve(&mut signals, &mut reloads).await;
+    let outcome = gateway.serve(&mut signals, &mut reloads, &mut captures).await;
     // Whoever still asks for a reload is told that it is too late.
     drop(reloads);
     let outcome = match outcome {
@@ -233,6 +236,7 @@ impl Gateway {
         &mut self,
         signals: &mut Signals,
         reloads: &mut mpsc::Receiver<ReloadRequest>,
+        captures: &mut mpsc::Receiver<CaptureRequest>,
     ) -> Result<(), RunError> {
         let inbox = self.inbox.clone();
         let failed = async {
@@ -264,6 +268,7 @@ impl Gateway {
                     // Whoever asked may have gone.
                     drop(request.send(outcome));
                 }
+                Some(request) = captures.recv() => capture::begin(&self.config, &self.door, request),
                 (seen, changed) = &mut files => {
                     self.telemetry.secret_files_changed(&changed);
                     // After a failure what was seen is not tried again until it changes.

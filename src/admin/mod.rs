@@ -6,6 +6,7 @@
 //! | `GET /readyz` | 200 while events are taken; 503 at start, during a stop and once the store failed |
 //! | `GET /metrics` | OpenMetrics text |
 //! | `GET /-/secrets` | per route and secret: how often and when last it matched, and whether it can go |
+//! | `POST /-/capture?route=NAME` | waits for the secret that a provider sends in a handshake; it goes to its file |
 //! | `POST /-/replay` | makes the deliveries of a selection pending again |
 //! | `POST /-/reload` | reads the configuration again |
 //!
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::secrets::{ListedSecret, QUIET_DEFAULT, RouteSecrets};
 use crate::clock::Clock;
+use crate::event::RouteName;
 use crate::inbox::Inbox;
 use crate::secret::SecretText;
 use crate::shutdown;
@@ -69,6 +71,15 @@ pub enum AdminError {
 /// A wish to read the configuration again; answered with what is wrong with it, if anything.
 pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
 
+/// A wish to take the secret that a route's provider sends in a handshake. Whoever lets go of it ends the wait.
+#[derive(Debug)]
+pub struct CaptureRequest {
+    /// The route.
+    pub route: RouteName,
+    /// Told when the secret is in its file, or why it never will be.
+    pub answer: oneshot::Sender<Result<(), String>>,
+}
+
 /// What the answers are made of.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -84,6 +95,8 @@ pub struct State {
     pub shutdown: shutdown::Watch,
     /// To the one who reloads.
     pub reload: mpsc::Sender<ReloadRequest>,
+    /// To the one who captures secrets.
+    pub capture: mpsc::Sender<CaptureRequest>,
 }
 
 /// Open listeners that nobody serves yet.

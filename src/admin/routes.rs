@@ -16,12 +16,12 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::State;
 use super::answer::{json, refusal, refusal_with};
 use super::connection::Arrival;
 use super::guard::Door;
 use super::secrets::{QUIET_DEFAULT, RouteSecrets, report};
-use crate::event::SecretName;
+use super::{CaptureRequest, State};
+use crate::event::{RouteName, SecretName};
 use crate::inbox::{Health, InboxError, parse_selection};
 use crate::shutdown::Phase;
 use crate::telemetry::{METRICS_CONTENT_TYPE, Telemetry};
@@ -35,10 +35,14 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A replay or a reload takes at most this long, or its end is not waited for.
 const WORK_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// One request waits so long for a secret to be captured.
+const CAPTURE_WAIT: Duration = Duration::from_secs(20);
+
 /// The whole admin API behind `door`.
 pub(super) fn admin(state: State, door: Door) -> Router {
     let routes = health_and_metrics()
         .route("/-/secrets", get(secrets))
+        .route("/-/capture", post(capture))
         .route("/-/replay", post(replay))
         .route("/-/reload", post(reload));
     finish(routes, state, Some(door))
@@ -213,6 +217,42 @@ async fn replay(Shared(state): Shared<State>, request: Request) -> Response {
             StatusCode::GATEWAY_TIMEOUT,
             "the replay takes long; it may still be applied, see the pending deliveries",
         ),
+    }
+}
+
+/// The query of `/-/capture`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaptureQuery {
+    route: String,
+}
+
+#[derive(Serialize)]
+struct Captured {
+    captured: bool,
+}
+
+/// Waits for a while; whoever wants to wait longer asks again.
+async fn capture(
+    Shared(state): Shared<State>,
+    query: Result<Query<CaptureQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(CaptureQuery { route })) = query else {
+        return refusal(StatusCode::BAD_REQUEST, "write the query like route=hooks/asana");
+    };
+    let (answer, answered) = oneshot::channel();
+    let request = CaptureRequest {
+        route: RouteName::new(route),
+        answer,
+    };
+    if state.capture.try_send(request).is_err() {
+        return unavailable("another capture begins, or the gateway is closing; try again");
+    }
+    match timeout(CAPTURE_WAIT, answered).await {
+        Ok(Ok(Ok(()))) => json(StatusCode::OK, &Captured { captured: true }),
+        Ok(Ok(Err(problem))) => refusal(StatusCode::UNPROCESSABLE_ENTITY, &problem),
+        Ok(Err(_)) => unavailable("another wait for this route has begun, or the gateway is closing"),
+        Err(_) => json(StatusCode::OK, &Captured { captured: false }),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::gateway::Gateway;
 use super::{EXIT_CONFIG, Global, colour, err, out};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, Problems, ProcessEnv, Severity, inspect_file};
@@ -58,6 +59,7 @@ pub fn run(global: &Global, args: &Args) -> ExitCode {
         let mut tried: Vec<Tried> = config.store.iter().map(try_store).collect();
         if args.online {
             tried.extend(try_upstreams(config));
+            tried.extend(watched(config));
         }
         tried
     });
@@ -70,6 +72,59 @@ pub fn run(global: &Global, args: &Args) -> ExitCode {
         (None, _) => ExitCode::from(EXIT_CONFIG),
         (Some(_), true) => ExitCode::FAILURE,
         (Some(_), false) => ExitCode::SUCCESS,
+    }
+}
+
+/// What the running gateway has counted on routes that only watch: how many events would have been refused, and why.
+fn watched(config: &Config) -> Vec<Tried> {
+    let watches = |route: &&Arc<Route>| matches!(route.verify, Verify::Signature { enforce: false, .. });
+    let mut watching = config.routes.routes.iter().filter(watches).peekable();
+    let (Some(_), Some(admin)) = (watching.peek(), config.admin.listen) else {
+        return Vec::new();
+    };
+    let gateway = Gateway {
+        admin,
+        token: config.admin.token.as_ref(),
+        timeout: Duration::from_secs(5),
+        answer_bytes_max: 16 << 20,
+    };
+    let metrics = gateway.text("/metrics");
+    let one = |route: &Arc<Route>| Tried {
+        name: format!("enforce = false on {}", path_text(&route.path)),
+        // A gateway that does not run has nothing to tell.
+        result: Ok(match &metrics {
+            Ok(metrics) => refused_text(metrics, route.name.as_str()),
+            Err(error) => error.to_string(),
+        }),
+    };
+    watching.map(one).collect()
+}
+
+/// Of how many events how many would have been refused.
+fn refused_text(metrics: &str, route: &str) -> String {
+    let start = format!("hooklatch_unverified_total{{route={route:?},reason=\"");
+    let counts = metrics.lines().filter_map(|line| {
+        let (reason, count) = line.strip_prefix(&start)?.split_once("\"} ")?;
+        Some((reason, count.parse::<u64>().ok()?))
+    });
+    let mut counts: Vec<(&str, u64)> = counts.collect();
+    counts.sort_unstable();
+    let all: u64 = counts.iter().map(|(_, count)| count).sum();
+    let refused: Vec<_> = counts
+        .iter()
+        .filter(|(reason, _)| *reason != "not_enforced")
+        .collect();
+    let sum: u64 = refused.iter().map(|(_, count)| count).sum();
+    let reasons: Vec<String> = refused
+        .iter()
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    match sum {
+        0 => format!("{all} events since the gateway started, none would have been refused"),
+        sum => format!(
+            "{sum} of {all} events since the gateway started would have been refused ({})",
+            reasons.join(", ")
+        ),
     }
 }
 

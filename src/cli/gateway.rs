@@ -58,6 +58,25 @@ impl Gateway<'_> {
         })?)
     }
 
+    /// The text of `GET target`, when that is a 200.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub(super) fn text(&self, target: &str) -> Result<String, AskError> {
+        let answer = self
+            .exchange("GET", target, "")
+            .map_err(|source| AskError::Reach {
+                admin: self.admin,
+                source,
+            })?;
+        let text = String::from_utf8_lossy(&answer);
+        let (head, body) = text.split_once("\r\n\r\n").ok_or(AskError::Answer)?;
+        match head.starts_with("HTTP/1.1 200 ") {
+            true => Ok(body.to_owned()),
+            false => Err(AskError::Answer),
+        }
+    }
+
     fn exchange(&self, method: &str, target: &str, body: &str) -> io::Result<Vec<u8>> {
         let admin = self.admin;
         let mut stream = TcpStream::connect_timeout(&admin, CONNECT_TIMEOUT)?;

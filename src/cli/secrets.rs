@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Deserialize;
@@ -13,6 +13,8 @@ use super::gateway::{AskError, Gateway, plain};
 
 /// The gateway answers from memory.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// One wait for a secret: longer than the gateway's own.
+const CAPTURE_TIMEOUT: Duration = Duration::from_secs(40);
 /// Bytes of the gateway's answer: thousands of secrets.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
@@ -27,6 +29,20 @@ pub struct SecretsArgs {
 enum Verb {
     /// Say per route which secret is in use, when it was last used, until when it is accepted, and whether it can go.
     Status(StatusArgs),
+    /// Wait for the secret that the provider of a route sends in a handshake (Asana, Notion), and write it to the route's secret file.
+    Capture(CaptureArgs),
+}
+
+#[derive(Debug, Args)]
+struct CaptureArgs {
+    /// The route, by name; its secret must come from a file, which may hold any text before.
+    route: String,
+    /// How long to wait, like 90s or 10m.
+    #[arg(long = "for", default_value = "10m", value_parser = parse_quiet)]
+    wait: Duration,
+    /// Where the gateway's admin API listens; default: the configuration's.
+    #[arg(long)]
+    admin: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +73,9 @@ pub enum SecretsError {
     /// The gateway does not answer, or not with what was asked for.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// No secret came.
+    #[error("no handshake with a secret came in this time")]
+    Nothing,
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Write(io::Error),
@@ -90,7 +109,10 @@ struct SecretReport {
 /// # Errors
 /// See [`SecretsError`].
 pub fn run(args: &SecretsArgs, defaults: &Defaults, out: &mut dyn Write) -> Result<(), SecretsError> {
-    let Verb::Status(args) = &args.verb;
+    let args = match &args.verb {
+        Verb::Status(args) => args,
+        Verb::Capture(args) => return capture(args, defaults, out),
+    };
     let gateway = Gateway {
         admin: args.admin.or(defaults.admin).ok_or(SecretsError::NoAdmin)?,
         token: defaults.token.as_ref(),
@@ -105,6 +127,36 @@ pub fn run(args: &SecretsArgs, defaults: &Defaults, out: &mut dyn Write) -> Resu
         Output::Json => print_json(&answer, out),
     }
     .map_err(SecretsError::Write)
+}
+
+fn capture(args: &CaptureArgs, defaults: &Defaults, out: &mut dyn Write) -> Result<(), SecretsError> {
+    let gateway = Gateway {
+        admin: args.admin.or(defaults.admin).ok_or(SecretsError::NoAdmin)?,
+        token: defaults.token.as_ref(),
+        timeout: CAPTURE_TIMEOUT,
+        answer_bytes_max: ANSWER_BYTES_MAX,
+    };
+    let query: String = form_urlencoded::Serializer::new(String::new())
+        .append_pair("route", &args.route)
+        .finish();
+    let said = |out: &mut dyn Write, text: &str| writeln!(out, "{text}").and_then(|()| out.flush());
+    said(
+        out,
+        "waiting for the provider's handshake; register the webhook now",
+    )
+    .map_err(SecretsError::Write)?;
+    let until = Instant::now() + args.wait;
+    while Instant::now() < until {
+        let answer = gateway.ask("POST", &format!("/-/capture?{query}"), "")?;
+        if answer.get("captured") == Some(&Value::Bool(true)) {
+            return said(
+                out,
+                "captured: the secret is in the route's file, and in use within seconds",
+            )
+            .map_err(SecretsError::Write);
+        }
+    }
+    Err(SecretsError::Nothing)
 }
 
 fn print_json(answer: &Value, out: &mut dyn Write) -> io::Result<()> {

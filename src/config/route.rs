@@ -73,6 +73,16 @@ pub(super) fn read<'s>(
     }
 
     let quarantine_bytes = quarantine(&table);
+    if let Some(preset) = preset.filter(|_| mode == ModeWord::Queue)
+        && let Some(hint) = &preset.proxy_hint
+    {
+        let text = format!(
+            "{} reads the answer, and in mode \"queue\" it never is the app's: {hint}",
+            preset.title
+        );
+        let help = "write mode = \"proxy\", unless these events need no answer of the app";
+        table.context.warn(&table.key_span("provider"), text, Some(help));
+    }
     let own = preset.and_then(|preset| preset.accepted.as_deref());
     let endpoints = upstreams.iter().map(upstream::place).collect();
     let common = Common {

@@ -193,6 +193,7 @@ async fn a_gateway_is_not_ready_before_it_runs_and_needs_no_store() {
         secrets: watch::channel(Vec::new()).1,
         shutdown: watch,
         reload,
+        capture: mpsc::channel(1).0,
     };
     let served = tokio::spawn(admin::serve(listeners, state, std::future::pending()));
     let answer = get(probe, "/readyz").await;
@@ -398,6 +399,7 @@ async fn without_a_listener_it_waits_for_its_end() {
         secrets: watch::channel(Vec::new()).1,
         shutdown,
         reload,
+        capture: mpsc::channel(1).0,
     };
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let mut served = tokio::spawn(admin::serve(listeners, state, async move { drop(closed.await) }));

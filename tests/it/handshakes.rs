@@ -303,3 +303,51 @@ fn braintrees_challenge_is_answered_and_its_form_is_an_event() {
     let answer = request(at, "GET", "/braintree?bt_challenge=not-hex", &[], b"");
     assert_eq!(answer.status, 405);
 }
+
+/// Asana and Notion send the secret itself: it is taken only while somebody waits for it, and then used.
+#[test]
+fn a_secret_that_comes_in_a_handshake_is_taken_only_in_a_wait_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::with(|_| Reply::Status(200));
+    let file = folder.path().join("asana-secret");
+    std::fs::write(&file, "nothing-captured-yet").unwrap();
+    let config = format!(
+        "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {:?}\nallow_ephemeral = true\n[secrets]\n\
+         asana = {{ file = {file:?} }}\n[[route]]\nname = \"asana\"\npath = \"/asana\"\nprovider = \"asana\"\nsecrets = [\"asana\"]\n\
+         upstream = {{ url = \"http://{}/\" }}\n",
+        folder.path().join("store"),
+        app.address()
+    );
+    let gateway = Gateway::start(&config);
+    let at = gateway.listen();
+    let shake = |secret: &str| post(at, "/asana", &[("x-hook-secret", secret)], b"{}");
+    assert_eq!(shake("an-attackers-secret").status, 401, "nobody waits");
+    let waiting = std::process::Command::new(crate::support::binary())
+        .args(["secrets", "capture", "asana", "--for", "30s", "--admin"])
+        .arg(gateway.admin().to_string())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let answered = crate::support::wait_for(std::time::Duration::from_secs(10), || {
+        // Handshakes have a rate.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let answer = shake(SECRET);
+        (answer.status == 200).then(|| answer.header("x-hook-secret").map(str::to_owned))
+    });
+    assert_eq!(answered, Some(Some(SECRET.to_owned())));
+    let output = waiting.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains(SECRET), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), SECRET);
+    assert_ne!(shake("another-secret").status, 200, "the wait is over");
+    let event = b"{\"events\":[{\"action\":\"changed\"}]}";
+    let signature = hex::encode(tag(event));
+    let taken = crate::support::wait_for(std::time::Duration::from_secs(20), || {
+        let answer = post(at, "/asana", &[("x-hook-signature", &signature)], event);
+        (answer.status == 200).then_some(())
+    });
+    assert!(taken.is_some(), "{}", gateway.log());
+    assert_eq!(app.wait_for(1)[0].body, event);
+    assert!(!gateway.log().contains(SECRET));
+}

@@ -91,7 +91,8 @@ fn a_refused_request_is_kept_and_explained() {
 fn a_route_that_only_watches_lets_everything_through_and_counts_what_would_have_failed() {
     let folder = tempfile::tempdir().unwrap();
     let app = App::with(|_| Reply::Status(200));
-    let gateway = Gateway::start(&config(folder.path(), &app, "enforce = false\n"));
+    let text = config(folder.path(), &app, "enforce = false\n");
+    let gateway = Gateway::start(&text);
     let good = format!("sha256={}", hmac_hex(SECRET.as_bytes(), b"{\"id\":\"e1\"}"));
     for (name, headers, body) in [
         (
@@ -123,4 +124,15 @@ fn a_route_that_only_watches_lets_everything_through_and_counts_what_would_have_
         let line = format!("hooklatch_unverified_total{{route=\"hooks/iverton\",reason=\"{reason}\"}} 1");
         assert!(metrics.contains(&line), "{line}\n{metrics}");
     }
+    let file = folder.path().join("hooklatch.toml");
+    let listen = format!("[admin]\nlisten = \"{}\"", gateway.admin());
+    std::fs::write(&file, text.replace("[admin]\nlisten = \"127.0.0.1:0\"", &listen)).unwrap();
+    let output = Command::new(binary())
+        .args(["check", "--online", "-c"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let line = "ok  enforce = false on /hooks  2 of 3 events since the gateway started would have been refused (bad_signature 1, missing_signature 1)";
+    assert!(said.lines().any(|found| found == line), "{said}");
 }

@@ -135,6 +135,7 @@ pub(super) async fn rig_with(token: Option<&str>, has_inbox: bool) -> Rig {
         secrets: watch::channel(secrets()).1,
         shutdown: watch,
         reload,
+        capture: mpsc::channel(1).0,
     };
     let (admin, probe) = (listeners.admin_addr().unwrap(), listeners.probe_addr().unwrap());
     let served = tokio::spawn(admin::serve(listeners, state, async move { drop(closed.await) }));
