@@ -429,3 +429,93 @@ fn is_of(algorithm: Algorithm, key: &SchemeKey) -> bool {
             | (Algorithm::HmacSha512, SchemeKey::HmacSha512(_))
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fields::Fields;
+
+    fn build(text: &str) -> Result<Handshake, SchemeError> {
+        toml::from_str::<HandshakeText>(&format!("name = \"h\"\n{text}"))
+            .unwrap()
+            .build()
+    }
+
+    #[test]
+    fn what_is_unsafe_or_has_no_meaning_is_refused() {
+        for (text, key) in [
+            ("", "when"),
+            ("method = \"PUT\"", "method"),
+            ("method = \"GET\"\nstatus = 404", "status"),
+            ("method = \"GET\"\nbody = \"{query}\"", "body"),
+            ("method = \"GET\"\nbody = \"{query:a\"", "body"),
+            ("when = { query = \"a\", header = \"b\" }", "when"),
+            ("when = { json = \"a\" }", "when"),
+            // It would sign whatever anybody sends.
+            ("method = \"GET\"\nbody = \"{hmac-sha256-hex:query:a}\"", "token"),
+            (
+                "method = \"GET\"\ntoken = { from = \"query:b\", form = \"word\" }\nbody = \"{hmac-sha256-hex:query:a}\"",
+                "token",
+            ),
+            (
+                "method = \"GET\"\ntoken = { from = \"query:a\", form = \"any\" }",
+                "token",
+            ),
+        ] {
+            assert_eq!(build(text).unwrap_err().key, key, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_echoed_cannot_leave_its_place() {
+        let handshake = build(
+            "method = \"GET\"\nwhen = { query = \"a\" }\ncontent_type = \"application/json\"\nbody = '{{\"a\":\"{query:a}\"}}'\n\
+             headers = { x-a = \"{query:a}\" }",
+        )
+        .unwrap();
+        let fields = Fields::default();
+        let answer = |query: &str| {
+            let request = Request {
+                method: "GET",
+                query: Some(query),
+                ..Request::new(&fields, b"")
+            };
+            assert!(handshake.matches(&request));
+            handshake.answer(&request, None, &[])
+        };
+        let reply = answer("a=x%22%2C%22b%22%3A%22").unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(body, serde_json::json!({ "a": "x\",\"b\":\"" }));
+        assert_eq!(
+            answer("a=x%0D%0Ax-b%3A1"),
+            Err(HandshakeError::Token),
+            "another header"
+        );
+        assert_eq!(
+            answer(&format!("a={}", "x".repeat(1025))),
+            Err(HandshakeError::Token)
+        );
+    }
+
+    #[test]
+    fn tokens_have_their_form() {
+        for (form, good, bad) in [
+            ("base64", "aB+/=-_0", "a b"),
+            ("word", "aB-_.0", "a+b"),
+            (
+                "uuid",
+                "890e4665-4dfe-4ab1-b689-ed553bceeed0",
+                "890e4665-4dfe-4ab1-b689-ed553bceeedg",
+            ),
+        ] {
+            let handshake = build(&format!(
+                "method = \"GET\"\ntoken = {{ from = \"query:a\", form = \"{form}\" }}\nbody = \"{{hmac-sha1-hex:query:a}}\""
+            ))
+            .unwrap();
+            assert!(handshake.may_have_signed(good.as_bytes()), "{form}");
+            for body in [bad, "", "{}", "\"a\"", "[1]", "a=b&c"] {
+                assert!(!handshake.may_have_signed(body.as_bytes()), "{form}: {body}");
+            }
+        }
+    }
+}

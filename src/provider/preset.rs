@@ -1,6 +1,6 @@
 //! The presets: `config/providers/*.toml`, embedded and parsed at first use.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use super::body_hmac::BodyHmac;
@@ -163,25 +163,33 @@ pub fn all() -> &'static [Preset] {
     &PRESETS
 }
 
-/// The preset of that name or alias.
+/// The preset of that name or alias. A gateway reads only those that it uses.
 pub fn find(name: &str) -> Option<&'static Preset> {
-    let is_it =
-        |preset: &&Preset| preset.name.as_str() == name || preset.aliases.iter().any(|alias| alias == name);
-    all().iter().find(is_it)
+    if let Ok(at) = FILES.binary_search_by_key(&name, |(name, _)| name) {
+        return ONE_BY_ONE.get(at).map(|preset| preset.get_or_init(|| parse(at)));
+    }
+    let is_alias = |preset: &&Preset| preset.aliases.iter().any(|alias| alias == name);
+    all().iter().find(is_alias)
 }
 
 /// Name and text of every preset file, in the order of the names; listed by `build.rs`.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs"));
 
-static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| {
-    #[allow(
-        clippy::expect_used,
-        reason = "the files are part of the binary, and a test reads every one"
-    )]
-    let parse =
-        |(name, text): &(&str, &str)| preset_file::parse(name, text).expect("a valid embedded preset");
-    FILES.iter().map(parse).collect()
-});
+static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| (0..FILES.len()).map(parse).collect());
+
+static ONE_BY_ONE: LazyLock<Vec<OnceLock<Preset>>> =
+    LazyLock::new(|| FILES.iter().map(|_| OnceLock::new()).collect());
+
+/// Reads the file at that place of [`FILES`].
+#[allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "the files are part of the binary, and a test reads every one"
+)]
+fn parse(at: usize) -> Preset {
+    let (name, text) = FILES[at];
+    preset_file::parse(name, text).expect("a valid embedded preset")
+}
 
 #[cfg(test)]
 mod tests {
@@ -209,8 +217,8 @@ mod tests {
 
     #[test]
     fn presets_are_found_by_their_file_names() {
-        for name in ["connectgain", "iverton", "ltvboost", "quantiv", "quintago"] {
-            assert_eq!(find(name).unwrap().name.as_str(), name);
+        for (name, _) in FILES {
+            assert_eq!(find(name).unwrap().name.as_str(), *name);
         }
         assert_eq!(find("twitter").unwrap().name.as_str(), "x");
         assert!(find("Quantiv").is_none());

@@ -114,7 +114,13 @@ fn valid_vectors() -> impl Iterator<Item = (&'static Preset, &'static Scheme, &'
 
 #[test]
 fn the_catalogue_is_large_and_every_preset_has_its_facts() {
-    assert!(preset::all().len() >= 150, "{}", preset::all().len());
+    let count = preset::all().len();
+    assert!(count >= 150, "{count}");
+    let readme = include_str!("../../README.md");
+    assert!(
+        readme.contains(&format!("Presets for [{count} senders]")),
+        "README.md does not say {count}"
+    );
     for preset in preset::all() {
         let name = &preset.name;
         assert!(!preset.sources.is_empty(), "{name}");
