@@ -139,14 +139,21 @@ pub struct KeyCache {
     limiter: DefaultDirectRateLimiter,
 }
 
-/// One place; whoever asks while it is fetched waits for the same fetch.
+/// One place; whoever needs what is being fetched waits for the same fetch, others do not.
 #[derive(Debug, Default)]
-struct Place(tokio::sync::Mutex<State>);
+struct Place {
+    found: Mutex<Option<(Fetched, Instant)>>,
+    /// Held while it is fetched: when that failed last.
+    failed_at: tokio::sync::Mutex<Option<Instant>>,
+}
 
-#[derive(Debug, Default)]
-struct State {
-    found: Option<(Fetched, Instant)>,
-    failed_at: Option<Instant>,
+impl Place {
+    /// What was found less than `age_max` ago.
+    fn known(&self, age_max: Duration) -> Option<Fetched> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (fetched, at) = found.as_ref()?;
+        (at.elapsed() < age_max).then(|| fetched.clone())
+    }
 }
 
 impl KeyCache {
@@ -202,19 +209,15 @@ impl KeyCache {
 
     async fn read(&self, need: &Need, fresh: Duration) -> Result<Fetched, KeysError> {
         let place = self.place(need)?;
-        let mut state = place.0.lock().await;
-        let now = Instant::now();
-        if let Some((found, at)) = &state.found
-            && now.duration_since(*at) < fresh
-        {
-            return Ok(found.clone());
+        if let Some(known) = place.known(fresh) {
+            return Ok(known);
         }
-        let stale = state
-            .found
-            .as_ref()
-            .filter(|(_, at)| now.duration_since(*at) < STALE);
-        let stale = stale.map(|(found, _)| found.clone());
-        if state.failed_at.is_some_and(|at| now.duration_since(at) < PAUSE) {
+        let mut failed_at = place.failed_at.lock().await;
+        if let Some(known) = place.known(fresh) {
+            return Ok(known);
+        }
+        let stale = place.known(STALE);
+        if failed_at.is_some_and(|at| at.elapsed() < PAUSE) {
             return stale.ok_or_else(|| KeysError::Paused {
                 url: need.url().into(),
             });
@@ -224,13 +227,14 @@ impl KeyCache {
         }
         match self.load(need).await {
             Ok(found) => {
-                state.found = Some((found.clone(), now));
-                state.failed_at = None;
+                let mut known = place.found.lock().unwrap_or_else(PoisonError::into_inner);
+                *known = Some((found.clone(), Instant::now()));
+                *failed_at = None;
                 Ok(found)
             }
             Err(error) => {
                 tracing::warn!(error = %error, "keys of a sender");
-                state.failed_at = Some(now);
+                *failed_at = Some(Instant::now());
                 stale.ok_or(error)
             }
         }
@@ -268,7 +272,7 @@ impl KeyCache {
         }
         if places.len() >= PLACES_MAX {
             // Places that gave nothing are made up by somebody.
-            places.retain(|_, place| place.0.try_lock().map_or(true, |state| state.found.is_some()));
+            places.retain(|_, place| place.known(STALE).is_some() || place.failed_at.try_lock().is_err());
         }
         if places.len() >= PLACES_MAX {
             return Err(KeysError::Crowded);

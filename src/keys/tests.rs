@@ -130,3 +130,31 @@ async fn only_https_is_fetched() {
     let error = https.fetch("http://127.0.0.1:1/keys").await.unwrap_err();
     assert_eq!(error, "it is not https");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_has_its_key_does_not_wait_for_a_fetch_that_another_needs() {
+    let (counted, keys) = cache(Ok(SET));
+    assert!(keys.get(&set(1)).await.is_ok());
+    tokio::time::advance(PAUSE).await;
+    let need = set(1);
+    let renewed = keys.renew(&need);
+    tokio::pin!(renewed);
+    assert!(futures_pending(&mut renewed).await, "it is being fetched");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(1), keys.get(&need))
+            .await
+            .unwrap()
+            .is_ok()
+    );
+    assert!(renewed.await.is_ok());
+    assert_eq!(counted.fetches.load(Ordering::SeqCst), 2);
+}
+
+/// Whether a future has begun and is not ready.
+async fn futures_pending(future: &mut (impl Future<Output = Result<Fetched, KeysError>> + Unpin)) -> bool {
+    tokio::select! {
+        biased;
+        _ = future => false,
+        () = std::future::ready(()) => true,
+    }
+}

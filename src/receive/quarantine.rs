@@ -15,6 +15,8 @@ use super::head::Head;
 use super::settings::Quota;
 use crate::event::Timestamp;
 use crate::fields::Fields;
+use crate::provider::request::query_without;
+use crate::provider::scheme::Credentials;
 
 /// Requests that are kept in a second: enough for a sender that is set up wrongly.
 const KEPT: Quota = Quota {
@@ -45,8 +47,14 @@ impl Quarantine {
         }
     }
 
-    /// Keeps a request without the headers that hold a credential, soon; nobody waits for it.
-    pub(super) fn keep(self: &Arc<Self>, head: &Head, credentials: &[Box<str>], body: Bytes, now: Timestamp) {
+    /// Keeps a request without the headers and parameters that hold a credential, soon; nobody waits for it.
+    pub(super) fn keep(
+        self: &Arc<Self>,
+        head: &Head,
+        credentials: &Credentials,
+        body: Bytes,
+        now: Timestamp,
+    ) {
         if self.limiter.check().is_err() {
             return;
         }
@@ -111,14 +119,16 @@ fn files(folder: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
 }
 
 /// The request line and the header, as `verify` reads captures.
-fn head_text(head: &Head, credentials: &[Box<str>]) -> Vec<u8> {
+fn head_text(head: &Head, credentials: &Credentials) -> Vec<u8> {
     let mut text = format!("{} {}", head.method, head.path).into_bytes();
     if let Some(query) = &head.query {
+        let names = credentials.parameters.iter();
+        let query = names.fold(query.to_string(), |query, name| query_without(&query, name));
         text.push(b'?');
         text.extend_from_slice(query.as_bytes());
     }
     text.extend_from_slice(b" HTTP/1.1\r\n");
-    lines(&mut text, &head.fields, credentials);
+    lines(&mut text, &head.fields, &credentials.headers);
     text.extend_from_slice(b"\r\n");
     text
 }
@@ -171,10 +181,14 @@ mod tests {
     #[test]
     fn a_request_is_kept_as_it_came_but_for_its_credentials() {
         let head = sample::head(
-            "POST /hooks?a=%20",
+            "POST /hooks?a=%20&code=secret",
             "X-Sig: ab\r\nX-Token: secret\r\nTransfer-Encoding: chunked\r\n",
         );
-        let text = head_text(&head, &["x-token".into()]);
+        let credentials = Credentials {
+            headers: vec!["x-token".into()],
+            parameters: vec!["code".into()],
+        };
+        let text = head_text(&head, &credentials);
         let text = String::from_utf8(text).unwrap();
         assert_eq!(
             text,
