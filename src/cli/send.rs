@@ -93,7 +93,9 @@ pub fn run(
     let client = Client::new(Duration::from_secs(1), 1);
     let mut as_expected = true;
     for _ in 0..args.count {
-        let body = sample::fill(&sample.body, fastrand::u64(..), clock.now());
+        let (seed, now) = (fastrand::u64(..), clock.now());
+        let body = sample::fill(&sample.body, seed, now);
+        let headers = sample::fill_headers(&sample.headers, seed, now);
         let times = if args.repeat { 2 } else { 1 };
         for time in 0..times {
             let message = Message {
@@ -102,6 +104,7 @@ pub fn run(
                 private_key: private_key.as_ref(),
                 route,
                 endpoint: &endpoint,
+                headers: &headers,
                 body: &body,
                 spoilt: args.bad_signature,
                 repeated: time > 0,
@@ -122,6 +125,7 @@ struct Message<'a> {
     private_key: Option<&'a SecretText>,
     route: &'a Route,
     endpoint: &'a Endpoint,
+    headers: &'a [(String, String)],
     body: &'a str,
     spoilt: bool,
     repeated: bool,
@@ -194,7 +198,7 @@ impl Message<'_> {
 
     /// The request as the provider would send it.
     fn signed(&self, now: Timestamp) -> Result<(Draft, Signed), CliError> {
-        let mut headers = self.sample.headers.clone();
+        let mut headers = self.headers.to_vec();
         if let Some(name) = self.preset.identify.type_header.as_deref()
             && !headers.iter().any(|(known, _)| known == name)
         {

@@ -124,8 +124,12 @@ fn draft(
                 provider: args.provider.clone(),
                 given: given.clone(),
             })?;
-            let filled = sample::fill(&sample.body, fastrand::u64(..), now);
-            (filled.into_bytes(), sample.headers.clone())
+            let seed = fastrand::u64(..);
+            let filled = sample::fill(&sample.body, seed, now);
+            (
+                filled.into_bytes(),
+                sample::fill_headers(&sample.headers, seed, now),
+            )
         }
         None => (read_body(args.body.as_ref(), input)?, Vec::new()),
     };

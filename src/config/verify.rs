@@ -349,6 +349,7 @@ fn text_of(table: &Section<'_>) -> SchemeText {
             .map(body_digest_of),
         url: table.word("url", &URL_FORMS).map(str::to_owned),
         require_headers: texts_of(table, "require_headers"),
+        absent: one_or_more(table, "absent"),
         jws: table.table("jws", "{ algorithms = [\"HS256\"] }").map(jws_of),
     }
 }

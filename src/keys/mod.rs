@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Places that are kept.
 const PLACES_MAX: usize = 64;
-/// Fetches of all places together.
+/// Fetches of places that a request names, and that gave nothing yet, together.
 const FETCHES: Quota = Quota {
     per_second: 1.0,
     burst: 20,
@@ -222,8 +222,10 @@ impl KeyCache {
                 url: need.url().into(),
             });
         }
-        if self.limiter.check().is_err() {
-            return stale.ok_or(KeysError::Crowded);
+        // What the configuration names, and what has been there before, is nobody's invention.
+        let is_invented = need.is_named_by_requests() && place.known(Duration::MAX).is_none();
+        if is_invented && self.limiter.check().is_err() {
+            return Err(KeysError::Crowded);
         }
         match self.load(need).await {
             Ok(found) => {
@@ -274,7 +276,7 @@ impl KeyCache {
             // Places that gave nothing are made up by somebody.
             places.retain(|_, place| place.known(STALE).is_some() || place.failed_at.try_lock().is_err());
         }
-        if places.len() >= PLACES_MAX {
+        if places.len() >= PLACES_MAX && need.is_named_by_requests() {
             return Err(KeysError::Crowded);
         }
         Ok(places.entry(need.clone()).or_default().clone())

@@ -95,12 +95,19 @@ async fn what_is_known_is_used_while_its_place_is_down_and_a_day_at_most() {
     assert!(matches!(error, KeysError::Paused { .. }), "{error}");
 }
 
+fn certificate(number: usize) -> Need {
+    Need::Certificate {
+        url: format!("https://certs.example.com/{number}").into(),
+        names: vec!["certs.example.com".into()],
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn made_up_places_are_bounded_in_number_and_rate() {
     let (counted, keys) = cache(Err("404"));
     let mut crowded = 0;
     for number in 0..1_000 {
-        let error = keys.get(&set(number)).await.unwrap_err();
+        let error = keys.get(&certificate(number)).await.unwrap_err();
         crowded += usize::from(error == KeysError::Crowded);
     }
     let fetches = counted.fetches.load(Ordering::SeqCst);
@@ -108,11 +115,19 @@ async fn made_up_places_are_bounded_in_number_and_rate() {
     assert!(fetches <= 60, "{fetches}");
     assert!(crowded > 900, "{crowded}");
     assert!(keys.lock().len() <= PLACES_MAX);
+    *counted.answer.lock().unwrap() = owned(Ok(SET));
+    assert!(
+        keys.get(&set(1)).await.is_ok(),
+        "no request makes up what the configuration names"
+    );
     tokio::time::advance(PAUSE).await;
     // The rate is one of the real clock.
     std::thread::sleep(Duration::from_millis(1_100));
-    *counted.answer.lock().unwrap() = owned(Ok(SET));
-    assert!(keys.get(&set(5_000)).await.is_ok(), "a genuine one has its turn");
+    let error = keys.get(&certificate(5_000)).await.unwrap_err();
+    assert!(
+        matches!(error, KeysError::Unusable { .. }),
+        "a genuine one has its turn: {error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,9 @@ use super::timestamp::{TimestampRule, TimestampSource};
 use super::url::UrlForm;
 use crate::event::{SecretName, Timestamp};
 
+/// Fields of a form that are sorted; no sender has as many.
+const FORM_FIELDS_MAX: usize = 1000;
+
 /// A scheme that the user or a preset puts together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Composed {
@@ -43,6 +46,8 @@ pub struct Composed {
     pub url: UrlForm,
     /// Headers, and the value that each must have.
     pub require_headers: Vec<(Box<str>, Box<str>)>,
+    /// What must not be there: the signature would not cover it.
+    pub absent: Vec<Place>,
 }
 
 /// Where the signature stands.
@@ -107,6 +112,13 @@ impl Composed {
             if !found.eq_ignore_ascii_case(expected.as_bytes()) {
                 return Err(SignatureError::OtherVersion);
             }
+        }
+        if self.absent.iter().any(|place| place.is_there(request)) {
+            return Err(SignatureError::NotAccepted);
+        }
+        // A hash with the secret in front can be lengthened by bytes that are no text.
+        if self.algorithm == Algorithm::Sha256 && std::str::from_utf8(request.body).is_err() {
+            return Err(SignatureError::Mismatch);
         }
         let groups = self.read(request)?;
         let mut worst = SignatureError::Mismatch;
@@ -431,7 +443,7 @@ fn segment<'r>(
         Value::Timestamp => text(time?),
         Value::Method => text(request.method),
         Value::Url => text(url),
-        Value::FormSorted => Cow::Owned(form_sorted(request.body)),
+        Value::FormSorted => Cow::Owned(form_sorted(request.body)?),
         Value::Header(name) => Cow::Owned(request.header(name)?.to_vec()),
         // Adyen signs nothing for what is not there.
         Value::Json(tokens) => text(&json_text(request.body, tokens).unwrap_or_default()),
@@ -454,8 +466,12 @@ fn segment<'r>(
 /// Names and values of a form, sorted by name and then by value, a pair that stands twice only once (Twilio).
 ///
 /// The whole body is read as a form whatever it says of itself: what is not read would not be signed.
-pub(super) fn form_sorted(body: &[u8]) -> Vec<u8> {
-    let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = form_urlencoded::parse(body).collect();
+fn form_sorted(body: &[u8]) -> Option<Vec<u8>> {
+    let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> =
+        form_urlencoded::parse(body).take(FORM_FIELDS_MAX + 1).collect();
+    if pairs.len() > FORM_FIELDS_MAX {
+        return None;
+    }
     pairs.sort();
     pairs.dedup();
     let mut text = Vec::with_capacity(body.len());
@@ -463,7 +479,7 @@ pub(super) fn form_sorted(body: &[u8]) -> Vec<u8> {
         text.extend_from_slice(name.as_bytes());
         text.extend_from_slice(value.as_bytes());
     }
-    text
+    Some(text)
 }
 
 fn pieces<'t>(text: &'t str, separator: Option<&'t str>) -> Box<dyn Iterator<Item = &'t str> + 't> {

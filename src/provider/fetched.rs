@@ -22,6 +22,11 @@ pub enum Need {
 }
 
 impl Need {
+    /// Whether the request says where it is, within what its scheme allows.
+    pub fn is_named_by_requests(&self) -> bool {
+        matches!(self, Self::Certificate { .. })
+    }
+
     /// Where it is.
     pub fn url(&self) -> &str {
         match self {

@@ -144,6 +144,21 @@ pub(super) fn json_value<'b>(body: &'b [u8], tokens: &[Box<str>]) -> Option<&'b 
     find(text, [Some(tokens), None])?[0].map(trim_json)
 }
 
+/// Whether any reader of the body may find something at a pointer: a key on the way that stands twice is there for some.
+pub(super) fn is_named(body: &[u8], tokens: &[Box<str>]) -> bool {
+    fn below(text: &str, tokens: &[Box<str>]) -> bool {
+        let Some((token, rest)) = tokens.split_first() else {
+            return true;
+        };
+        match children(text, [Some(token), None]) {
+            Some([Child::Once(child), _]) => below(child, rest),
+            Some([Child::Repeated, _]) => true,
+            Some([Child::Absent, _]) | None => false,
+        }
+    }
+    std::str::from_utf8(body).is_ok_and(|text| below(text, tokens))
+}
+
 /// What a JSON string with its quotes stands for.
 pub(super) fn unescape_string(raw: &str) -> Option<String> {
     unescape(raw.strip_prefix('"')?.strip_suffix('"')?)

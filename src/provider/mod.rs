@@ -23,6 +23,7 @@ pub mod public_key;
 pub mod request;
 pub mod sample;
 pub mod scheme;
+mod scheme_fit;
 pub mod scheme_text;
 pub mod sign;
 pub mod signature;

@@ -1,6 +1,6 @@
 //! Where something stands in a request: `/data/id`, `header:x-event`, `form:type`, `query:code`.
 
-use super::identify::{json_value, unescape_string};
+use super::identify::{is_named, json_value, unescape_string};
 use super::request::{Request, form_value};
 
 /// Where one value stands.
@@ -60,8 +60,21 @@ impl Place {
                 let value = request.header(name)?;
                 std::str::from_utf8(value).ok().map(str::to_owned)
             }
-            Self::Form(name) => form_value(request.body, name),
+            // A text in a document may look like a form.
+            Self::Form(name) if is_form(request) => form_value(request.body, name),
+            Self::Form(_) => None,
             Self::Query(name) => form_value(request.query?.as_bytes(), name),
+        }
+    }
+
+    /// Whether anything stands there, even more than one thing or none that can be read.
+    pub(super) fn is_there(&self, request: &Request<'_>) -> bool {
+        let in_form = |form: &[u8], name: &str| form_urlencoded::parse(form).any(|(key, _)| key == name);
+        match self {
+            Self::Json(tokens) => is_named(request.body, tokens),
+            Self::Header(name) => request.headers.first(name).is_some(),
+            Self::Form(name) => in_form(request.body, name),
+            Self::Query(name) => request.query.is_some_and(|query| in_form(query.as_bytes(), name)),
         }
     }
 
@@ -74,6 +87,14 @@ impl Place {
             Self::Query(name) => format!("query:{name}"),
         }
     }
+}
+
+/// Whether the body is said to be a form; where nothing is said, it may be one.
+fn is_form(request: &Request<'_>) -> bool {
+    request.headers.first("content-type").is_none_or(|kind| {
+        let kind = String::from_utf8_lossy(kind).to_ascii_lowercase();
+        kind.contains("x-www-form-urlencoded")
+    })
 }
 
 /// A string's content, a number or a boolean as written; `None` for all else.

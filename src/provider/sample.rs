@@ -20,6 +20,12 @@ pub fn fill(body: &str, seed: u64, now: Timestamp) -> String {
         .replace("{unix_ms}", &now.0.to_string())
 }
 
+/// Fills the placeholders of a sample's headers; with the seed of the body they get its values.
+pub fn fill_headers(headers: &[(String, String)], seed: u64, now: Timestamp) -> Vec<(String, String)> {
+    let filled = |(name, value): &(String, String)| (name.clone(), fill(value, seed, now));
+    headers.iter().map(filled).collect()
+}
+
 /// Crockford's base 32, as in the ids of the providers' documents.
 const ID_LETTERS: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::body_hmac::BodyHmac;
 use super::coded::Coded;
 use super::composed::{Composed, List, Source};
 use super::encoding::{Encoding, Prefix};
 use super::key::{Algorithm, KeyForm};
 use super::place::{Place, pointer};
 use super::scheme::{Rule, Scheme};
+use super::scheme_fit::{fits_together, plain};
 use super::template::{self, Part, Value};
 use super::timestamp::{TOLERANCE, TimeUnit, TimestampRule, TimestampSource};
 use super::url::UrlForm;
@@ -48,6 +48,8 @@ pub struct SchemeText {
     pub body_digest: Option<BodyDigestText>,
     pub url: Option<String>,
     pub require_headers: BTreeMap<String, String>,
+    #[serde(deserialize_with = "one_or_more")]
+    pub absent: Vec<String>,
     pub jws: Option<JwsText>,
 }
 
@@ -177,8 +179,9 @@ impl SchemeText {
             body_digest: self.body_digest()?,
             url: self.url()?,
             require_headers: self.require_headers()?,
+            absent: self.absent()?,
         };
-        self.fits_together(&rule)?;
+        fits_together(&rule)?;
         let rule = match plain(&rule) {
             Some(plain) => Rule::BodyHmac(plain),
             None => Rule::Composed(Box::new(rule)),
@@ -475,75 +478,16 @@ impl SchemeText {
             .collect()
     }
 
-    /// What no key says alone.
-    fn fits_together(&self, rule: &Composed) -> Result<(), SchemeError> {
-        let uses = |wanted: &Value| rule.signed.iter().any(|part| part.value() == Some(wanted));
-        let has_tags = rule.list.as_ref().is_some_and(|list| list.tags.is_some());
-        match &rule.timestamp {
-            None if uses(&Value::Timestamp) => {
-                return wrong(
-                    "timestamp",
-                    "is missing: `signed` has {timestamp}, and nothing says where it stands",
-                );
-            }
-            None => {}
-            Some(time) => {
-                let signed = match &time.source {
-                    TimestampSource::Header(name) => uses(&Value::Header(name.clone())),
-                    TimestampSource::Json(tokens) => uses(&Value::Body) || uses(&Value::Json(tokens.clone())),
-                    TimestampSource::Tag(_) | TimestampSource::First => false,
-                };
-                if !signed && !uses(&Value::Timestamp) {
-                    return wrong(
-                        "timestamp",
-                        "is not signed: put {timestamp} into `signed`, or remove it",
-                    );
-                }
-                match &time.source {
-                    TimestampSource::Tag(_) if !has_tags => {
-                        return wrong("timestamp", "stands under a tag, but the header has no tags");
-                    }
-                    TimestampSource::First if rule.list.is_none() => {
-                        return wrong(
-                            "timestamp",
-                            "is the first item of a list; say in `list` what stands between items",
-                        );
-                    }
-                    _ => {}
-                }
-            }
-        }
-        if rule.url != UrlForm::AsIs && !uses(&Value::Url) {
-            return wrong("url", "says how {url} is written, but `signed` has no {url}");
-        }
-        let is_tag = |part: &Part| matches!(part.value(), Some(Value::Tag(_) | Value::HeaderValues(_)));
-        if !has_tags && rule.signed.iter().any(is_tag) {
-            return wrong("signed", "has a tag of the header, but the header has no tags");
-        }
-        if self.body_digest.is_some() && !uses(&Value::Url) {
-            return wrong("body_digest", "stands in the query, so `signed` must have {url}");
-        }
-        Ok(())
+    fn absent(&self) -> Result<Vec<Place>, SchemeError> {
+        let place = |text: &String| match Place::parse(text) {
+            Some(place) => Ok(place),
+            None => wrong(
+                "absent",
+                format!("has {text:?}; write a place like \"/items/1\" or \"query:name\""),
+            ),
+        };
+        self.absent.iter().map(place).collect()
     }
-}
-
-/// The rule as one of the kind that needs no allocation.
-fn plain(rule: &Composed) -> Option<BodyHmac> {
-    let Source::Headers { names, any: false } = &rule.source else {
-        return None;
-    };
-    let is_plain = rule.algorithm == Algorithm::HmacSha256
-        && rule.list.is_none()
-        && rule.signed == [Part::Value(Value::Body)]
-        && rule.timestamp.is_none()
-        && rule.body_digest.is_none()
-        && rule.require_headers.is_empty();
-    is_plain.then(|| BodyHmac {
-        headers: names.clone(),
-        prefix: rule.prefix.clone(),
-        encoding: rule.encoding,
-        key: rule.key,
-    })
 }
 
 /// A header in which a signature may stand, in lower case.

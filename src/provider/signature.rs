@@ -57,8 +57,10 @@ pub enum SignatureError {
     /// The body is not the one whose hash was signed.
     #[error("the body is not the one whose hash was signed")]
     BodyDigest,
-    /// The keys of the sender could not be fetched.
-    #[error("the sender's keys could not be fetched")]
+    /// The keys that the sender publishes do not have the one that the signature names.
+    #[error(
+        "the key that made the signature is not among those that the sender publishes, or they could not be fetched"
+    )]
     NoKeys,
     /// A token or a certificate says something that the route does not accept.
     #[error("the token or its certificate is not one that this route accepts")]

@@ -28,12 +28,13 @@ pub(super) fn in_head<'m>(matched: &'m Match, head: &Head) -> Option<&'m Handsha
         .find(|handshake| handshake.is_bodyless() && handshake.matches(&request))
 }
 
-/// The handshake that head and body are; `verified`: its signature was good.
+/// The handshake that head and body are. `signed`: of those that come with a good signature, or of those that come without one.
+/// What has a good signature is an event before it is a handshake of the other kind.
 pub(super) fn in_body<'m>(
     matched: &'m Match,
     head: &Head,
     body: &[u8],
-    verified: bool,
+    signed: bool,
 ) -> Option<&'m Handshake> {
     let handshakes = &matched.entry.route.handshakes;
     if handshakes.is_empty() {
@@ -41,12 +42,12 @@ pub(super) fn in_body<'m>(
     }
     let request = request(matched, head, body);
     handshakes.iter().find(|handshake| {
-        !handshake.is_bodyless() && (verified || !handshake.signed) && handshake.matches(&request)
+        !handshake.is_bodyless() && handshake.signed == signed && handshake.matches(&request)
     })
 }
 
 /// The answer to a challenge that only code can give.
-pub(super) fn challenge(matched: &Match, head: &Head, now: Timestamp) -> Option<Result<Answer, Refusal>> {
+pub(super) fn challenge(matched: &Match, head: &Head, now: Timestamp) -> Option<Answer> {
     let entry = &matched.entry;
     let Verify::Signature { proofs, .. } = &entry.route.verify else {
         return None;
@@ -64,7 +65,7 @@ pub(super) fn challenge(matched: &Match, head: &Head, now: Timestamp) -> Option<
         headers: vec![("content-type".to_owned(), "text/plain".to_owned())],
         body: text.into_bytes(),
     };
-    Some(entry.handshake_pace.charge().map(|()| Answer::handshake(reply)))
+    Some(Answer::handshake(reply))
 }
 
 /// The address whose GET confirms the subscription that a verified request asks for.
@@ -97,7 +98,6 @@ pub(super) fn answer(
     now: Timestamp,
 ) -> Result<Answer, Refusal> {
     let entry = &matched.entry;
-    entry.handshake_pace.charge()?;
     let request = request(matched, head, body);
     let live = keys(&entry.route.verify, now);
     if handshake.signed && handshake.is_bodyless() {

@@ -60,11 +60,15 @@ pub(super) fn identify(
         ),
         None => {
             let kind = KeyKind::Body;
-            (
-                kind,
-                derive(kind, &Sha256::digest(&verified.body)),
-                route.dedup_body_window,
-            )
+            let digest = Sha256::digest(&verified.body);
+            let key = match &identity.event_type {
+                // Equal bodies of two types are two events, whoever wrote the types.
+                Some(event_type) if identity.type_unsigned => {
+                    derive(kind, &[&digest, event_type.as_bytes()].concat())
+                }
+                _ => derive(kind, &digest),
+            };
+            (kind, key, route.dedup_body_window)
         }
     };
     let credentials = &route.credentials;
@@ -247,6 +251,31 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn equal_bodies_of_two_types_are_two_events_where_only_a_header_tells() {
+        let key = |event_type: Option<&str>, body| {
+            let mut route = sample::route();
+            route.identify.event_type = event_type.map(|token| vec![token.into()]);
+            run(route, "", verified(body)).0.unwrap().dedup_key
+        };
+        // The header says "lead" each time.
+        assert_eq!(key(None, "{}"), key(None, "{}"));
+        assert_ne!(
+            key(None, "{}"),
+            key(Some("event"), "{}"),
+            "of a type that only a header tells, and of none"
+        );
+        let signed = r#"{"event":"sale"}"#;
+        let hash = DedupKey::derive(
+            &HASH_KEY,
+            KeyKind::Body,
+            &sample::route().name,
+            "",
+            &Sha256::digest(signed),
+        );
+        assert_eq!(key(Some("event"), signed), hash, "what is signed is in the body");
     }
 
     #[test]

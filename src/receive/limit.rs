@@ -24,6 +24,11 @@ pub(super) use turns::{Standing, Turn};
 
 /// The body deadline of addresses that have spent their failure budget.
 pub(super) const SPENT_BODY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Handshakes without a signature that one address is answered: nobody asks more often, and each one may sign something.
+const HANDSHAKES: Quota = Quota {
+    per_second: 5.0,
+    burst: 20,
+};
 /// Addresses whose failures are remembered at once.
 const PEERS_MAX: usize = 100_000;
 /// Connections over the cap that are told so at once; further ones just end.
@@ -36,6 +41,7 @@ pub(super) struct Limiter {
     room: Arc<Room>,
     turns: Turns,
     failures: Mutex<Failures>,
+    handshakes: Mutex<Failures>,
     /// How many addresses `failures` holds, so that the usual request takes no lock.
     failing: AtomicUsize,
     refusals: Semaphore,
@@ -50,6 +56,7 @@ impl Limiter {
             room: Arc::default(),
             turns: Turns::new(),
             failures: Mutex::new(Failures::new(PEERS_MAX)),
+            handshakes: Mutex::new(Failures::new(PEERS_MAX)),
             failing: AtomicUsize::new(0),
             refusals: Semaphore::new(REFUSALS_MAX),
             large_checks: Semaphore::new((cpus / 2).max(1)),
@@ -118,8 +125,25 @@ impl Limiter {
         self.failing.store(failures.budgets.len(), Ordering::Relaxed);
     }
 
+    /// Leave to answer a handshake that nobody signed.
+    pub(super) fn handshake(&self, client: IpAddr) -> Result<(), Refusal> {
+        let mut handshakes = lock(&self.handshakes);
+        let now = Instant::now();
+        if handshakes.is_spent(client, HANDSHAKES, now) {
+            return Err(Refusal::RateLimited {
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        handshakes.charge(client, HANDSHAKES, now);
+        Ok(())
+    }
+
     /// Forgets addresses whose budget is whole again; called now and then.
     pub(super) fn sweep(&self, quota: Quota) {
+        let mut handshakes = lock(&self.handshakes);
+        handshakes.forget_whole(HANDSHAKES, Instant::now());
+        handshakes.budgets.shrink_to(1024);
+        drop(handshakes);
         let mut failures = lock(&self.failures);
         failures.forget_whole(quota, Instant::now());
         failures.budgets.shrink_to(1024);

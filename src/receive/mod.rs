@@ -266,10 +266,11 @@ impl FrontDoor {
         entry.admit(head, origin, asked.is_some() || challenge.is_some())?;
         let charged = |refusal| self.charge(refusal, visit);
         if let Some(asked) = asked {
-            return self.shake(matched, head, &[], asked).map_err(charged);
+            return self.shake(matched, visit, &[], asked).map_err(charged);
         }
         if let Some(answer) = challenge {
-            return answer.map(|answer| shaken(answer, "challenge"));
+            self.limiter.handshake(origin.client)?;
+            return Ok(shaken(answer, "challenge"));
         }
         let claim = verify::claim(matched, head).map_err(|error| charged(Refusal::Signature(error)))?;
         let is_here = body.is_here();
@@ -294,18 +295,15 @@ impl FrontDoor {
             true => self.limiter.large_check().await,
             false => None,
         };
-        if entry.asks_in_bodies
-            && let Some(asked) = handshake::in_body(matched, head, &raw, false)
-        {
-            return self.shake(matched, head, &raw, asked).map_err(charged);
-        }
-        let copy = entry
-            .quarantine
-            .as_ref()
-            .map(|quarantine| (quarantine, raw.clone()));
+        let copy = (entry.asks_in_bodies || entry.quarantine.is_some()).then(|| raw.clone());
         let verified = verify::verify(matched, head, claim, raw, received_at, &self.keys).await;
-        if let (Some((quarantine, raw)), true) = (copy, is_refused(&verified)) {
-            quarantine.keep(head, &entry.route.credentials, raw, received_at);
+        if let (Some(raw), true) = (copy, is_unsigned(&verified)) {
+            if let Some(asked) = handshake::in_body(matched, head, &raw, false) {
+                return self.shake(matched, visit, &raw, asked).map_err(charged);
+            }
+            if let (Some(quarantine), true) = (&entry.quarantine, is_refused(&verified)) {
+                quarantine.keep(head, &entry.route.credentials, raw, received_at);
+            }
         }
         let verified = verified.map_err(charged)?;
         handshake::refuse_signed_tokens(matched, &verified.body)
@@ -316,8 +314,10 @@ impl FrontDoor {
             self.limiter.remember(origin.client);
         }
         // On a route that only watches the signature was good all the same.
-        if let Some(asked) = handshake::in_body(matched, head, &verified.body, verified.secret.is_some()) {
-            return self.shake(matched, head, &verified.body, asked);
+        if verified.secret.is_some()
+            && let Some(asked) = handshake::in_body(matched, head, &verified.body, true)
+        {
+            return self.shake(matched, visit, &verified.body, asked);
         }
         if verified.verified
             && let Some(url) = handshake::confirmation(matched, head, &verified.body)
@@ -340,11 +340,15 @@ impl FrontDoor {
     fn shake(
         &self,
         matched: &Match,
-        head: &Head,
+        visit: Visit<'_>,
         body: &[u8],
         asked: &Handshake,
     ) -> Result<Success, Refusal> {
+        let head = visit.head;
         let now = self.clock.now();
+        if !asked.signed {
+            self.limiter.handshake(visit.origin.client)?;
+        }
         let mut answer = handshake::answer(matched, head, body, asked, &self.captures, now)?;
         // A body that nobody reads is the end of its connection.
         answer.close = asked.is_bodyless() && head.framing.may_have_body();
@@ -430,7 +434,8 @@ impl FrontDoor {
     fn charge(&self, refusal: Refusal, visit: Visit<'_>) -> Refusal {
         let (client, quota) = (visit.origin.client, visit.limits.failures_per_peer);
         match refusal {
-            Refusal::Handshake(_) => {
+            // A key that nobody published is a forger's, or one of tomorrow's.
+            Refusal::Handshake(_) | Refusal::NoKeys(_) => {
                 self.limiter.failed(client, quota);
                 refusal
             }
@@ -466,6 +471,14 @@ impl FrontDoor {
 
     fn is_stopping(&self) -> bool {
         self.stop.phase() >= Phase::Draining
+    }
+}
+
+/// No signature speaks for the request, whether the route minds or not.
+fn is_unsigned(verified: &Result<verify::Verified, Refusal>) -> bool {
+    match verified {
+        Ok(verified) => verified.secret.is_none(),
+        Err(refusal) => matches!(refusal, Refusal::Signature(_) | Refusal::NoKeys(_)),
     }
 }
 

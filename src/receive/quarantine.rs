@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use governor::DefaultDirectRateLimiter;
+use tokio::sync::Semaphore;
 
 use super::head::Head;
 use super::settings::Quota;
@@ -23,6 +24,12 @@ const KEPT: Quota = Quota {
     per_second: 5.0,
     burst: 50,
 };
+/// A file takes whole blocks of the disk, however short it is.
+const FILE_BYTES_MIN: u64 = 4096;
+/// Files of one route: each new one looks at all of them.
+const FILES_MAX: usize = 1000;
+/// Requests that wait to be written at once; a disk that is slower loses the next.
+const PENDING_MAX: usize = 64;
 /// What a file's name ends in.
 const SUFFIX: &str = ".http";
 
@@ -32,6 +39,7 @@ pub(super) struct Quarantine {
     folder: PathBuf,
     bytes_max: u64,
     limiter: DefaultDirectRateLimiter,
+    pending: Arc<Semaphore>,
     /// One file is written at a time, and named after the one before it.
     last_name: Mutex<i64>,
 }
@@ -43,6 +51,7 @@ impl Quarantine {
             folder,
             bytes_max,
             limiter: KEPT.limiter(),
+            pending: Arc::new(Semaphore::new(PENDING_MAX)),
             last_name: Mutex::new(0),
         }
     }
@@ -58,17 +67,21 @@ impl Quarantine {
         if self.limiter.check().is_err() {
             return;
         }
+        let Ok(pending) = self.pending.clone().try_acquire_owned() else {
+            return;
+        };
         let text = head_text(head, credentials);
         let quarantine = self.clone();
         drop(tokio::task::spawn_blocking(move || {
             if let Err(error) = quarantine.write(&text, &body, now) {
                 tracing::warn!(error = %error, folder = %quarantine.folder.display(), "a refused request could not be kept");
             }
+            drop(pending);
         }));
     }
 
     fn write(&self, head: &[u8], body: &[u8], now: Timestamp) -> io::Result<()> {
-        let bytes = (head.len() + body.len()) as u64;
+        let bytes = taken((head.len() + body.len()) as u64);
         if bytes > self.bytes_max {
             return Ok(());
         }
@@ -93,15 +106,20 @@ impl Quarantine {
     /// Removes the oldest until `bytes` fit.
     fn make_room(&self, bytes: u64) -> io::Result<()> {
         let mut files = files(&self.folder)?;
-        let mut taken: u64 = files.iter().map(|(_, bytes)| bytes).sum();
+        let mut total: u64 = files.iter().map(|(_, bytes)| taken(*bytes)).sum();
         files.reverse();
-        while taken + bytes > self.bytes_max {
+        while total + bytes > self.bytes_max || files.len() >= FILES_MAX {
             let Some((path, freed)) = files.pop() else { break };
             std::fs::remove_file(path)?;
-            taken -= freed;
+            total -= taken(freed);
         }
         Ok(())
     }
+}
+
+/// What a file of so many bytes takes.
+fn taken(bytes: u64) -> u64 {
+    bytes.max(FILE_BYTES_MIN)
 }
 
 /// The files of a quarantine with their lengths, the oldest first.
@@ -135,7 +153,12 @@ fn head_text(head: &Head, credentials: &Credentials) -> Vec<u8> {
 
 fn lines(text: &mut Vec<u8>, fields: &Fields, credentials: &[Box<str>]) {
     for (name, value) in fields.iter() {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        // To some servers X_Token is X-Token.
+        let dashed: Vec<u8> = name
+            .iter()
+            .map(|byte| if *byte == b'_' { b'-' } else { *byte })
+            .collect();
+        let is = |known: &str| dashed.eq_ignore_ascii_case(known.replace('_', "-").as_bytes());
         // The body is kept as it was read.
         if is("transfer-encoding") || credentials.iter().any(|credential| is(credential)) {
             continue;
@@ -154,7 +177,7 @@ mod tests {
     #[test]
     fn the_oldest_go_and_the_bound_holds() {
         let folder = tempfile::tempdir().unwrap();
-        let quarantine = Quarantine::new(folder.path().join("q"), 1_000);
+        let quarantine = Quarantine::new(folder.path().join("q"), 10 * FILE_BYTES_MIN);
         for number in 0..30 {
             quarantine
                 .write(&[b'h'; 50], &[b'b'; 50], Timestamp(1_000 + number / 2))
@@ -169,7 +192,7 @@ mod tests {
         assert_eq!(names.first().unwrap(), "000000000001020.http");
         assert_eq!(names.last().unwrap(), "000000000001029.http");
         quarantine
-            .write(&[b'h'; 600], &[b'b'; 600], Timestamp(2_000))
+            .write(&[b'h'; 600], &[b'b'; 60_000], Timestamp(2_000))
             .unwrap();
         assert_eq!(
             files(&folder.path().join("q")).unwrap().len(),
@@ -182,7 +205,7 @@ mod tests {
     fn a_request_is_kept_as_it_came_but_for_its_credentials() {
         let head = sample::head(
             "POST /hooks?a=%20&code=secret",
-            "X-Sig: ab\r\nX-Token: secret\r\nTransfer-Encoding: chunked\r\n",
+            "X-Sig: ab\r\nX-Token: secret\r\nx_token: secret\r\nTransfer-Encoding: chunked\r\n",
         );
         let credentials = Credentials {
             headers: vec!["x-token".into()],

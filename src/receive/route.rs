@@ -9,14 +9,8 @@ use super::head::Head;
 use super::origin::Origin;
 use super::pace::Pace;
 use super::quarantine::Quarantine;
-use super::settings::{Quota, Route, RoutePath, Routes, Verify};
+use super::settings::{Route, RoutePath, Routes, Verify};
 use crate::telemetry::{RouteMeter, Telemetry};
-
-/// Nobody asks more often; each one may sign something.
-const HANDSHAKES: Quota = Quota {
-    per_second: 5.0,
-    burst: 20,
-};
 
 /// A route with what belongs to it at run time.
 #[derive(Debug)]
@@ -34,8 +28,6 @@ pub(super) struct Entry {
     pub(super) fetches_keys: bool,
     /// Where refused requests are kept, if the route wants that.
     pub(super) quarantine: Option<Arc<Quarantine>>,
-    /// Handshakes are answered at this rate.
-    pub(super) handshake_pace: Arc<Pace>,
 }
 
 /// The routes of one configuration; a request keeps the table it began with.
@@ -82,12 +74,6 @@ impl Table {
                 let folder = folder.join(folder_name(route.name.as_str()));
                 Arc::new(Quarantine::new(folder, route.quarantine_bytes))
             });
-            let handshake_pace = old
-                .and_then(|old| old.entry_named(route.name.as_str()))
-                .map_or_else(
-                    || Arc::new(Pace::new(HANDSHAKES)),
-                    |entry| entry.handshake_pace.clone(),
-                );
             let entry = Arc::new(Entry {
                 meter,
                 pace,
@@ -104,7 +90,6 @@ impl Table {
                     Verify::Nothing => false,
                 },
                 quarantine,
-                handshake_pace,
                 route: route.clone(),
             });
             match &route.path {

@@ -11,6 +11,7 @@ use super::settings::Verify;
 use crate::event::{SecretName, Timestamp};
 use crate::fields::Fields;
 use crate::keys::{KeyCache, KeysError};
+use crate::provider::fetched::{Fetched, Need};
 use crate::provider::request::Request;
 use crate::provider::scheme::Claim as SchemeClaim;
 use crate::provider::signature::SignatureError;
@@ -109,7 +110,12 @@ pub(super) async fn verify(
 ) -> Result<Verified, Refusal> {
     let (checked, enforce) = match (claim, &matched.entry.route.verify) {
         (Claim::Signed(claims), Verify::Signature { enforce, .. }) => {
-            (check(matched, head, claims, &body, now, keys).await?, *enforce)
+            match check(matched, head, claims, &body, now, keys).await {
+                Ok(checked) => (checked, *enforce),
+                // What a route that only watches lets through does not wait for keys.
+                Err(Refusal::NoKeys(_)) if !enforce => (Err(SignatureError::NoKeys), false),
+                Err(refusal) => return Err(refusal),
+            }
         }
         (Claim::Unusable(error), Verify::Signature { enforce, .. }) => (Err(error), *enforce),
         _ => {
@@ -135,6 +141,7 @@ pub(super) async fn verify(
             unverified_reason: Some(match error {
                 SignatureError::Missing => "missing_signature",
                 SignatureError::Stale => "stale_signature",
+                SignatureError::NoKeys => "keys_unavailable",
                 _ => "bad_signature",
             }),
             body,
@@ -190,7 +197,8 @@ async fn check(
     .map_err(|_| Refusal::Internal)
 }
 
-/// The same where keys come from elsewhere; those that lack the request's are fetched once more.
+/// The same where keys come from elsewhere; those that lack the request's are fetched once more. Keys that cannot be had are no
+/// proof of a forgery: another signature may be good, and else the sender shall come again.
 async fn check_fetched(
     matched: &Match,
     head: &Head,
@@ -204,38 +212,49 @@ async fn check_fetched(
     };
     let request = request(matched, head, body);
     let mut worst = SignatureError::Mismatch;
+    let mut lacking: Option<Box<str>> = None;
     for (index, claim) in std::iter::once(&claims.first).chain(&claims.more) {
         let Some(proof) = proofs.get(*index) else { continue };
-        let need = match proof.scheme.need(&request) {
-            Ok(need) => need,
-            Err(error) => {
-                worst = error;
-                continue;
-            }
-        };
-        let no_keys = |error: KeysError| Refusal::NoKeys(error.to_string().into());
-        let fetched = match &need {
-            Some(need) => Some(keys.get(need).await.map_err(no_keys)?),
-            None => None,
-        };
-        let check = |fetched| {
+        let check = |fetched: Option<&Fetched>| {
             proof
                 .scheme
                 .check(claim, &proof.keys, now, &request, fetched)
                 .cloned()
         };
-        let mut checked = check(fetched.as_ref());
-        if let (Err(SignatureError::NoKeys), Some(need)) = (&checked, &need) {
-            let renewed = keys.renew(need).await.map_err(no_keys)?;
-            checked = check(Some(&renewed));
-        }
+        let checked = match proof.scheme.need(&request) {
+            Ok(None) => check(None),
+            Ok(Some(need)) => match with_keys(&need, keys, check).await {
+                Ok(checked) => checked,
+                Err(error) => {
+                    lacking = Some(error.to_string().into());
+                    continue;
+                }
+            },
+            Err(error) => Err(error),
+        };
         match checked {
             Ok(secret) => return Ok(Ok(secret)),
             Err(error) if error != SignatureError::Mismatch => worst = error,
             Err(_) => {}
         }
     }
-    Ok(Err(worst))
+    match lacking {
+        Some(reason) => Err(Refusal::NoKeys(reason)),
+        None => Ok(Err(worst)),
+    }
+}
+
+/// Checks with what was fetched, and once more where that has no key for the request.
+async fn with_keys(
+    need: &Need,
+    keys: &KeyCache,
+    check: impl Fn(Option<&Fetched>) -> Result<SecretName, SignatureError>,
+) -> Result<Result<SecretName, SignatureError>, KeysError> {
+    let checked = check(Some(&keys.get(need).await?));
+    match checked {
+        Err(SignatureError::NoKeys) => Ok(check(Some(&keys.renew(need).await?))),
+        checked => Ok(checked),
+    }
 }
 
 fn check_now(

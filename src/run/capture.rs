@@ -71,16 +71,22 @@ fn file_of(config: &Config, route: &RouteName) -> Result<PathBuf, String> {
     })
 }
 
-/// Replaces the file as a whole, readable for its owner only.
+/// Replaces the file as a whole, readable for its owner only; a link to it stays one.
 fn write(path: &Path, secret: &SecretText) -> io::Result<()> {
-    let new = path.with_extension("new");
-    drop(std::fs::remove_file(&new));
+    let path = std::fs::canonicalize(path)?;
+    // In a folder that others may write to, nobody knows it before it is there.
+    let new = path.with_extension(format!("{:016x}.new", fastrand::u64(..)));
     let mut file: File = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&new)?;
-    file.write_all(secret.expose())?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)
+    let written = file
+        .write_all(secret.expose())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::rename(&new, path));
+    if written.is_err() {
+        drop(std::fs::remove_file(&new));
+    }
+    written
 }

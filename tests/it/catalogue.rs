@@ -285,7 +285,7 @@ fn every_sample_is_signed_as_its_provider_would_and_recognised() {
                 query: None,
                 headers: [
                     vec![("content-type".to_owned(), sample.content_type.clone())],
-                    sample.headers.clone(),
+                    sample::fill_headers(&sample.headers, seed, NOW),
                 ]
                 .concat(),
                 body: body.into_bytes(),

@@ -255,15 +255,72 @@ fn no_handshake_signs_an_event() {
     assert_eq!(world.app.wait_for(1)[0].body, event.as_bytes());
 }
 
+/// A GET from another address of this machine.
+fn get_from(source: [u8; 4], at: SocketAddr, path: &str) -> u16 {
+    use std::io::{Read, Write};
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&at.into()).unwrap();
+    let mut stream = std::net::TcpStream::from(socket);
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 #[test]
-fn handshakes_have_a_rate() {
-    let world = world(&["x"]);
-    let mut limited = 0;
-    for number in 0..60 {
-        let answer = get(world.gateway.listen(), &format!("/x?crc_token=token{number}"));
-        limited += usize::from(answer.status == 429);
+fn handshakes_have_a_rate_of_each_address() {
+    let world = world(&["x", "braintree"]);
+    let at = world.gateway.listen();
+    for path in [
+        "/x?crc_token=token",
+        "/braintree?bt_challenge=20f9f8ed05f77439fe955c977e4c8a53",
+    ] {
+        let limited = (0..60).filter(|_| get(at, path).status == 429).count();
+        assert!(limited > 20, "{path}: {limited}");
+        assert_eq!(
+            get_from([127, 0, 0, 7], at, path),
+            200,
+            "{path}: who floods keeps nobody else out"
+        );
     }
-    assert!(limited > 20, "{limited}");
+}
+
+/// What is signed is an event, whatever it looks like; the handshakes of these two come unsigned.
+#[test]
+fn a_signed_event_is_never_taken_for_an_unsigned_handshake() {
+    let world = world(&["notion", "woocommerce"]);
+    let at = world.gateway.listen();
+    let notion = br#"{"id":"e1","type":"page.created","verification_token":"secret_x"}"#;
+    let signed = format!("sha256={}", hex::encode(tag(notion)));
+    assert_eq!(
+        post(at, "/notion", &[("x-notion-signature", &signed)], notion).status,
+        200
+    );
+    let shop = b"webhook_id=12&order=7";
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let signed = base64(&tag(shop));
+    let headers = [
+        form,
+        ("x-wc-webhook-signature", &signed),
+        ("x-wc-webhook-topic", "order.created"),
+    ];
+    assert_eq!(post(at, "/woocommerce", &headers, shop).status, 200);
+    let bodies: Vec<_> = world
+        .app
+        .wait_for(2)
+        .into_iter()
+        .map(|request| request.body)
+        .collect();
+    assert!(bodies.iter().any(|body| body == notion) && bodies.iter().any(|body| body == shop));
+    // Without a signature they are handshakes: Notion's waits for an operator, WooCommerce's is answered.
+    assert_eq!(post(at, "/notion", &[], notion).status, 401);
+    assert_eq!(post(at, "/woocommerce", &[form], b"webhook_id=12").status, 200);
+    assert_eq!(world.app.requests().len(), 2);
 }
 
 #[test]

@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{ServerConfig, crypto::ring as provider};
 
 use crate::fault_server::{FaultServer, read_request};
-use crate::support::{App, Launch, Reply, post};
+use crate::support::{App, Connection, Launch, Reply, post};
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
@@ -209,6 +209,49 @@ async fn tokens_are_checked_with_keys_that_are_fetched_once() {
     .await
     .unwrap();
     assert_eq!(fetches.load(Ordering::SeqCst), 1, "{log}");
+}
+
+/// A key server that is down proves no forgery: the sender shall come again, and a route that only watches does not wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_cannot_be_had_refuse_nobody_for_good() {
+    let ca = ca();
+    let (server, _) = serve(&ca, |_| None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::with(|_| Reply::Status(200));
+    let mut config = format!(
+        "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {:?}\nallow_ephemeral = true\n\
+         [secrets]\npush = {{ value = \"https://gate.example.com/push\" }}\n",
+        folder.path().join("store"),
+    );
+    for (path, enforce) in [("held", true), ("watched", false)] {
+        config.push_str(&format!(
+            "[[route]]\npath = \"/{path}\"\nsecrets = [\"push\"]\nenforce = {enforce}\nupstream = {{ url = \"http://{}/\" }}\n\
+             [route.verify]\nalgorithm = \"jws\"\nprefix = \"Bearer \"\njws = {{ jwks = \"https://localhost:{}/jwks\", \
+             algorithms = [\"ES256\"], secret_claims = [\"aud\"] }}\n",
+            app.address(),
+            server.address.port(),
+        ));
+    }
+    let token = Issuer::new().token("k1", r#"{"aud":"https://gate.example.com/push"}"#);
+    tokio::task::spawn_blocking(move || {
+        let gateway = Launch::new(&config).start();
+        let bearer = format!("Bearer {token}");
+        let answer = |path: &str| post(gateway.listen(), path, &[("authorization", &bearer)], b"{}");
+        let held = answer("/held");
+        assert_eq!(held.status, 503, "{}", held.text());
+        assert!(held.header("retry-after").is_some());
+        assert_eq!(answer("/watched").status, 200, "{}", gateway.log());
+        assert_eq!(app.wait_for(1)[0].header("hooklatch-verified"), Some("false"));
+        let mut admin = Connection::open(gateway.admin()).unwrap();
+        admin
+            .write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        let metrics = admin.read_response().unwrap().text();
+        let counted = r#"hooklatch_unverified_total{route="watched",reason="keys_unavailable"} 1"#;
+        assert!(metrics.contains(counted), "{metrics}");
+    })
+    .await
+    .unwrap();
 }
 
 /// Fetches from a local server what stands at any host's address.

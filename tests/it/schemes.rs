@@ -412,6 +412,60 @@ fn signatures_in_the_query_and_the_body() {
     }
 }
 
+/// What a signature does not cover must not be there at all where the app would act on it.
+#[test]
+fn what_is_not_signed_may_have_to_be_absent() {
+    let one =
+        scheme("in_json = \"/s\"\nsigned = \"{json:/items/0}\"\nabsent = [\"/items/1\", \"query:more\"]");
+    let signature = hex_tag("s", "a");
+    for (name, items, query, expected) in [
+        ("one item", "\"items\":[\"a\"]", None, true),
+        ("a second item", "\"items\":[\"a\",\"b\"]", None, false),
+        (
+            "a list that some readers overlook",
+            "\"items\":[\"a\",\"b\"],\"items\":[\"a\"]",
+            None,
+            false,
+        ),
+        ("another parameter", "\"items\":[\"a\"]", Some("less=1"), true),
+        ("the parameter", "\"items\":[\"a\"]", Some("x=1&more="), false),
+        (
+            "the parameter in disguise",
+            "\"items\":[\"a\"]",
+            Some("m%6Fre=1"),
+            false,
+        ),
+    ] {
+        let body = format!("{{{items},\"s\":\"{signature}\"}}");
+        let fields = Fields::default();
+        let request = Request {
+            query,
+            ..Request::new(&fields, body.as_bytes())
+        };
+        assert_eq!(scheme_takes(&one, "s", &request), expected, "{name}");
+    }
+    // A place whose parents are not there is not there either.
+    let other = scheme("header = \"x-a\"\nabsent = \"/items/1\"");
+    let body = br#"{"other":1}"#;
+    let signature = hex::encode(tag(b"s", body));
+    let fields = Fields::from_pairs([(&b"x-a"[..], signature.as_bytes())]);
+    assert!(scheme_takes(&other, "s", &Request::new(&fields, body)));
+}
+
+#[test]
+fn braintree_signs_two_fields_and_no_third_is_taken() {
+    let braintree = of_preset("braintree", "main");
+    // From the tests of src/provider/coded/braintree.rs.
+    let signature = "86d21207127ae37bddedf3cdd48caf60a4bdea53";
+    let form = format!("bt_signature=integration_public_key%7C{signature}&bt_payload=PG5vdGlmaWNhdGlvbj4%3D");
+    for (form, expected) in [(form.clone(), true), (format!("{form}&bt_challenge=1"), false)] {
+        let fields = Fields::default();
+        let request = Request::new(&fields, form.as_bytes());
+        let secret = "integration_public_key:integration_private_key";
+        assert_eq!(scheme_takes(&braintree, secret, &request), expected, "{form}");
+    }
+}
+
 fn scheme_takes(scheme: &Scheme, secret: &str, request: &Request<'_>) -> bool {
     let keys = keys(scheme, &[secret]);
     let claim = scheme.claim(request);

@@ -30,6 +30,9 @@ use super::signature::{LiveKey, SECRETS_MAX, SignatureError, is_live};
 use crate::event::{SecretName, Timestamp};
 use crate::secret::{KeyError, SecretText};
 
+/// PayPal tries for three days, and a repeat may keep its time.
+const PAYPAL_AGE_MAX_MILLIS: u64 = 4 * 86_400_000;
+
 /// A scheme that is code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Coded {
@@ -145,7 +148,11 @@ impl Coded {
                     std::str::from_utf8(webhook_id.expose()).map_err(|_| SignatureError::Mismatch)?;
                 let read = paypal_request(request)?;
                 read.verify(webhook_id, request.body, certificate(fetched)?)
-                    .map_err(paypal_error)
+                    .map_err(paypal_error)?;
+                match now.0.abs_diff(read.transmission_time_ms()) <= PAYPAL_AGE_MAX_MILLIS {
+                    true => Ok(()),
+                    false => Err(SignatureError::Stale),
+                }
             }
             (Self::Plivo, SchemeKey::Text(token)) => {
                 let url = request.url().ok_or(SignatureError::Incomplete)?;
@@ -166,6 +173,10 @@ impl Coded {
             }
             (Self::Braintree, SchemeKey::Text(keys)) => {
                 let key = braintree_key(keys).ok_or(SignatureError::Mismatch)?;
+                // A field more would not be signed.
+                if form_urlencoded::parse(request.body).take(3).count() != 2 {
+                    return Err(SignatureError::Malformed);
+                }
                 key.verify(request.body).map_err(braintree_error)
             }
             _ => Err(SignatureError::Mismatch),
@@ -222,6 +233,11 @@ impl Coded {
         }
         match self {
             Self::Jws(jws) => jws.key(text),
+            Self::Sns if words(text).any(|word| word.matches(':').count() != 5) => {
+                Err(KeyFormError::Undecodable(
+                    "topics, each as arn:aws:sns:<region>:<account>:<name>, or with * at its end",
+                ))
+            }
             Self::Sns | Self::PayPal => Ok(SchemeKey::Fetched(text.clone())),
             Self::Plivo | Self::Contentful => Ok(SchemeKey::Text(text.clone())),
             Self::Braintree => match braintree_key(text) {
@@ -405,10 +421,10 @@ fn words(text: &SecretText) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// Whether a topic is listed; an entry ending in `*` is a prefix.
+/// Whether a topic is listed; an entry ending in `*` is a prefix, which must name the account.
 fn accepts_topic(topics: &SecretText, topic: &str) -> bool {
     words(topics).any(|listed| match listed.strip_suffix('*') {
-        Some(prefix) => topic.starts_with(prefix),
+        Some(prefix) => prefix.matches(':').count() == 5 && topic.starts_with(prefix),
         None => listed == topic,
     })
 }

@@ -91,12 +91,33 @@ impl SnsMessage {
             return Err(SnsError::TooLong);
         }
         let members = strict_json::object(body).map_err(SnsError::Json)?;
+        // Names and values are signed on lines of their own: a line end in one would move what stands after it into another. Only
+        // the message and its subject are the sender's; the topic comes after both and is of a strict form.
+        for name in [
+            "MessageId",
+            "SubscribeURL",
+            "Timestamp",
+            "Token",
+            "TopicArn",
+            "Type",
+        ] {
+            if members
+                .get(name)
+                .and_then(|value| value.as_str())
+                .is_some_and(|text| text.contains(char::is_control))
+            {
+                return Err(SnsError::Member(name));
+            }
+        }
         let kind = match text(&members, "Type")? {
             "Notification" => SnsType::Notification,
             "SubscriptionConfirmation" => SnsType::SubscriptionConfirmation,
             "UnsubscribeConfirmation" => SnsType::UnsubscribeConfirmation,
             _ => return Err(SnsError::Type),
         };
+        if !is_topic_arn(text(&members, "TopicArn")?) {
+            return Err(SnsError::Member("TopicArn"));
+        }
         let scheme = match text(&members, "SignatureVersion")? {
             "1" => PublicScheme::RsaPkcs1Sha1,
             "2" => PublicScheme::RsaPkcs1Sha256,
@@ -243,6 +264,18 @@ fn signed_text(members: &Map<String, Value>, kind: SnsType) -> Result<String, Sn
         }
     }
     Ok(signed)
+}
+
+/// `arn:aws:sns:<region>:<account>:<name>`.
+fn is_topic_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    let plain = |part: &&str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    };
+    parts.len() == 6 && parts.iter().all(plain) && text.starts_with("arn:") && parts.get(2) == Some(&"sns")
 }
 
 #[cfg(test)]
@@ -455,6 +488,57 @@ mod tests {
             assert_eq!(
                 SnsMessage::parse(body.as_bytes()).unwrap_err(),
                 expected,
+                "{name}"
+            );
+        }
+    }
+
+    /// Members are signed as lines: what stands in one member and what stands in two can be the same text.
+    #[test]
+    fn no_line_end_moves_a_topic_into_a_message() {
+        let genuine = notification();
+        let message = format!(
+            "{}\nMessageId\n{}",
+            genuine["Message"].as_str().unwrap(),
+            genuine["MessageId"].as_str().unwrap()
+        );
+        let id = "x\nSubject\nMy First Message";
+        for (name, changes, expected) in [
+            (
+                "an id of several lines",
+                vec![("MessageId", json!(id))],
+                SnsError::Member("MessageId"),
+            ),
+            (
+                "a time of several lines",
+                vec![(
+                    "Timestamp",
+                    json!("2012-05-02T00:54:06.655Z\nTopicArn\narn:aws:sns:us-west-2:1:x"),
+                )],
+                SnsError::Member("Timestamp"),
+            ),
+            (
+                "a topic of several lines",
+                vec![(
+                    "TopicArn",
+                    json!("arn:aws:sns:us-west-2:123456789012:MyTopic\nType\nNotification"),
+                )],
+                SnsError::Member("TopicArn"),
+            ),
+            (
+                "a topic that is none",
+                vec![("TopicArn", json!("MyTopic"))],
+                SnsError::Member("TopicArn"),
+            ),
+            (
+                "a message that takes the id's line in",
+                vec![("Message", json!(message))],
+                SnsError::Signature(PublicKeyError::Mismatch),
+            ),
+        ] {
+            assert_eq!(
+                check(&with(genuine.clone(), &changes), NOW_MS),
+                Err(expected),
                 "{name}"
             );
         }
