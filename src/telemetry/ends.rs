@@ -122,7 +122,7 @@ pub struct RequestEnd<'a> {
     pub result: RequestResult,
     /// The status that was sent; 0 when none could be.
     pub status: u16,
-    /// Why, for the log; static text or an error's words without content.
+    /// Why, for the log; static text or an error's words without content. Of a handshake: its name.
     pub reason: Option<&'a str>,
     /// The event's id, once it is known from signed bytes.
     pub event_id: Option<&'a str>,

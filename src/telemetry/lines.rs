@@ -67,6 +67,22 @@ pub(super) fn accepted(route: &RouteName, provider: &ProviderName, end: &Request
     );
 }
 
+/// A handshake that was answered; which one is in `handshake`.
+pub(super) fn handshake(route: &RouteName, provider: &ProviderName, end: &RequestEnd<'_>) {
+    let handshake = end.reason.map(shown);
+    tracing::info!(
+        route = route.as_str(),
+        provider = provider.as_str(),
+        outcome = end.result.as_str(),
+        status = end.status,
+        handshake = handshake.as_deref(),
+        body_bytes = end.body_bytes,
+        client = %end.client,
+        elapsed_ms = millis(end.elapsed),
+        "handshake answered"
+    );
+}
+
 /// Any end but an accepted one. What happened is in `outcome`; what was wrong is in `error`.
 pub(super) fn refused(route: &RouteName, provider: &ProviderName, end: &RequestEnd<'_>) {
     let event_id = end.event_id.map(shown);

@@ -95,6 +95,11 @@ impl RouteMeter {
                     lines::accepted(&inner.route, &inner.provider, &end);
                 }
             }
+            RequestResult::Handshake => {
+                if lines::informed() && inner.shared.admits_good(&inner.accepted_lines) {
+                    lines::handshake(&inner.route, &inner.provider, &end);
+                }
+            }
             _ => {
                 if lines::warned() && inner.shared.admits_trouble(&inner.refused_lines) {
                     lines::refused(&inner.route, &inner.provider, &end);

@@ -292,6 +292,12 @@ fn lines_have_the_fixed_fields() {
             seq: None,
             ..request(RequestResult::BadSignature)
         });
+        route.request_ended(RequestEnd {
+            reason: Some("hub.challenge"),
+            event_id: None,
+            seq: None,
+            ..request(RequestResult::Handshake)
+        });
         telemetry.unrouted(RequestEnd {
             status: 0,
             event_id: None,
@@ -319,6 +325,9 @@ fn lines_have_the_fixed_fields() {
          "client": "127.0.0.1", "elapsed_ms": 1.5},
         {"level": "WARN", "message": "webhook refused", "route": "hooks", "provider": "quantiv",
          "outcome": "bad_signature", "status": 401, "error": "signature does not match", "body_bytes": 512,
+         "client": "127.0.0.1", "elapsed_ms": 1.5},
+        {"level": "INFO", "message": "handshake answered", "route": "hooks", "provider": "quantiv",
+         "outcome": "handshake", "status": 200, "handshake": "hub.challenge", "body_bytes": 512,
          "client": "127.0.0.1", "elapsed_ms": 1.5},
         {"level": "WARN", "message": "sender hung up", "outcome": "aborted", "body_bytes": 512,
          "client": "127.0.0.1", "elapsed_ms": 1.5},
