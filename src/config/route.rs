@@ -84,6 +84,13 @@ pub(super) fn read<'s>(
         table.context.warn(&table.key_span("provider"), text, Some(help));
     }
     let own = preset.and_then(|preset| preset.accepted.as_deref());
+    // Who reads the app's answer (TwiML, an interaction) would read ours for it.
+    let reads_answers = preset.is_some_and(|preset| preset.proxy_hint.is_some()) && mode == ModeWord::Proxy;
+    let duplicate = match own {
+        Some(own) => own,
+        None if reads_answers => "",
+        None => r#"{"received":true,"duplicate":true}"#,
+    };
     let endpoints = upstreams.iter().map(upstream::place).collect();
     let common = Common {
         methods: methods(&table),
@@ -93,11 +100,7 @@ pub(super) fn read<'s>(
             .map(|net| net.value)
             .collect(),
         accepted: answer(&table, "accepted", own.unwrap_or(r#"{"received":true}"#)),
-        duplicate: answer(
-            &table,
-            "duplicate",
-            own.unwrap_or(r#"{"received":true,"duplicate":true}"#),
-        ),
+        duplicate: answer(&table, "duplicate", duplicate),
     };
     if mode == ModeWord::Proxy && table.has("accepted") {
         let text = "\"accepted\" is for mode = \"queue\": a proxied sender gets the upstream's answer";

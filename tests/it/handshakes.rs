@@ -344,6 +344,30 @@ fn xero_is_refused_with_nothing_and_accepted_with_nothing() {
     }
 }
 
+/// Who reads the app's answer must not be shown ours for it.
+#[test]
+fn a_repeat_of_a_sender_that_reads_answers_is_answered_with_nothing() {
+    let app = App::with(|_| Reply::Status(200));
+    let config = format!(
+        "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[secrets]\ns = {{ value = \"{SECRET}\" }}\n[[route]]\n\
+         path = \"/slack\"\nprovider = \"slack\"\nmode = \"proxy\"\nsecrets = [\"s\"]\nupstream = {{ url = \"http://{}/\" }}\n",
+        app.address()
+    );
+    let gateway = Gateway::start(&config);
+    let body = br#"{"type":"event_callback","event_id":"Ev1","event":{"type":"message"}}"#;
+    let now = (SystemClock.now().0 / 1000).to_string();
+    let signed = hex::encode(tag(&[b"v0:", now.as_bytes(), b":", body].concat()));
+    let headers = [
+        ("x-slack-request-timestamp", now.as_str()),
+        ("x-slack-signature", &format!("v0={signed}")),
+    ];
+    let first = post(gateway.listen(), "/slack", &headers, body);
+    assert_eq!(first.status, 200);
+    let repeat = post(gateway.listen(), "/slack", &headers, body);
+    assert_eq!((repeat.status, repeat.text()), (200, String::new()));
+    assert_eq!(app.requests().len(), 1);
+}
+
 #[test]
 fn braintrees_challenge_is_answered_and_its_form_is_an_event() {
     let world = world(&["braintree"]);
