@@ -279,7 +279,7 @@ def jws(scheme, request):
         key_set, sign = jwk_pair(algorithm)
         if "jwks" in rule:
             request["fetched"] = key_set
-            request["secret"] = "hooks@example.com https://hooks.example.com" if rule.get("secret_claims") else "any-text-of-sixteen"
+            request["secret"] = "https://hooks.example.com hooks@example.com" if rule.get("secret_claims") else "any-text-of-sixteen"
         else:
             request["secret"] = key_set
     body = request["body"]

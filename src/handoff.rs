@@ -140,7 +140,7 @@ fn copy_sender_headers(out: &mut Vec<u8>, block: &[u8], settings: &Settings, res
         let replaced = settings
             .static_headers
             .iter()
-            .any(|(ours, _)| ours.as_bytes().eq_ignore_ascii_case(name));
+            .any(|(ours, _)| same_name(ours.as_bytes(), name));
         let dropped = replaced || (resigned && is_standard_webhooks(name));
         if !dropped {
             out.extend_from_slice(entry);
@@ -148,16 +148,21 @@ fn copy_sender_headers(out: &mut Vec<u8>, block: &[u8], settings: &Settings, res
     }
 }
 
-/// `_` equals `-`: servers that hand headers to CGI or WSGI apps merge the two.
 fn is_standard_webhooks(name: &[u8]) -> bool {
     const NAMES: [&[u8]; 3] = [b"webhook-id", b"webhook-timestamp", b"webhook-signature"];
-    NAMES.iter().any(|ours| {
-        ours.len() == name.len()
-            && ours
-                .iter()
-                .zip(name)
-                .all(|(a, b)| *a == b.to_ascii_lowercase() || (*a == b'-' && *b == b'_'))
-    })
+    NAMES.iter().any(|ours| same_name(ours, name))
+}
+
+/// `_` equals `-`: servers that hand headers to CGI or WSGI apps merge the two.
+fn same_name(ours: &[u8], theirs: &[u8]) -> bool {
+    let plain = |byte: &u8| {
+        if *byte == b'_' {
+            b'-'
+        } else {
+            byte.to_ascii_lowercase()
+        }
+    };
+    ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| plain(a) == plain(b))
 }
 
 fn sign(out: &mut Vec<u8>, key: &Key, event: &Event, attempt: Attempt<'_>) {

@@ -159,7 +159,7 @@ async fn live(
     });
     let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(1);
     let (capture, mut captures) = mpsc::channel::<CaptureRequest>(1);
-    let (secrets, secrets_listed) = watch::channel(listed(&config, &[], clock.now()));
+    let (secrets, secrets_listed) = watch::channel(listed(&config, &[], &[], clock.now()));
     let state = admin::State {
         inbox: inbox.clone(),
         telemetry: telemetry.clone(),
@@ -327,7 +327,15 @@ impl Gateway {
             deliverer.reconfigure(config.lanes.clone());
         }
         self.door.reload(descriptors::fit(&config), &config.routes);
-        let listed = listed(&config, &self.secrets.borrow(), self.clock.now());
+        let replaced = rotation::replaced(&self.config.secret_files, &config.secret_files);
+        let listed = listed(&config, &self.secrets.borrow(), &replaced, self.clock.now());
+        for route in &listed {
+            let meter = self.telemetry.route(&route.route, &route.provider);
+            let secrets = route.secrets.iter().map(|secret| &secret.name);
+            secrets
+                .filter(|name| rotation::is_among(name, &replaced))
+                .for_each(|name| meter.secret_replaced(name));
+        }
         self.secrets.send_replace(listed);
         self.config = config;
         Ok(())

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use crate::admin::{ListedSecret, RouteSecrets};
 use crate::config::{Config, FileStamp, SecretFile};
-use crate::event::Timestamp;
+use crate::event::{SecretName, Timestamp};
 use crate::receive::settings::Verify;
 
 /// The files are looked at this often.
@@ -16,8 +16,25 @@ const SETTLE_WAIT: Duration = Duration::from_secs(1);
 /// At most so often; then it is read as it is.
 const SETTLE_LOOKS_MAX: usize = 10;
 
-/// The secrets of all routes. Those that `before` lists too are counted since then, the others since `now`.
-pub(super) fn listed(config: &Config, before: &[RouteSecrets], now: Timestamp) -> Vec<RouteSecrets> {
+/// Names of secrets whose file is not what it was when `old` was read.
+pub(super) fn replaced(old: &[SecretFile], new: &[SecretFile]) -> Vec<String> {
+    let is_replaced = |file: &&SecretFile| {
+        let known = old.iter().find(|known| known.what == file.what);
+        known.is_some_and(|known| known.stamp != file.stamp)
+    };
+    new.iter()
+        .filter(is_replaced)
+        .map(|file| file.what.clone())
+        .collect()
+}
+
+/// The secrets of all routes. Those that `before` lists too are counted since then, the others and the `replaced` since `now`.
+pub(super) fn listed(
+    config: &Config,
+    before: &[RouteSecrets],
+    replaced: &[String],
+    now: Timestamp,
+) -> Vec<RouteSecrets> {
     let routes = config.routes.routes.iter();
     routes
         .map(|route| {
@@ -25,8 +42,9 @@ pub(super) fn listed(config: &Config, before: &[RouteSecrets], now: Timestamp) -
             let mut secrets: Vec<ListedSecret> = Vec::new();
             if let Verify::Signature { proofs, .. } = &route.verify {
                 for key in proofs.iter().flat_map(|proof| &proof.keys) {
-                    let known =
-                        known.and_then(|known| known.secrets.iter().find(|secret| secret.name == key.name));
+                    let known = known
+                        .filter(|_| !is_among(&key.name, replaced))
+                        .and_then(|known| known.secrets.iter().find(|secret| secret.name == key.name));
                     secrets.push(ListedSecret {
                         name: key.name.clone(),
                         until: key.until,
@@ -41,6 +59,11 @@ pub(super) fn listed(config: &Config, before: &[RouteSecrets], now: Timestamp) -
             }
         })
         .collect()
+}
+
+/// Whether a secret is among those that `replaced` names as messages do.
+pub(super) fn is_among(name: &SecretName, replaced: &[String]) -> bool {
+    replaced.iter().any(|what| *what == format!("secret \"{name}\""))
 }
 
 /// The files of secrets as they were when they were last read.

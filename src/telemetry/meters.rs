@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus_client::metrics::counter::Counter;
@@ -43,16 +43,18 @@ struct SecretInner {
     matches: Counter,
     /// Unix seconds, for the metric.
     last_match: Gauge,
-    /// The same in milliseconds; 0: not since the start.
+    /// The same in milliseconds; 0: not since it is counted.
     last_used: AtomicI64,
+    /// Matches of what the name stood for before: the metric only goes up.
+    matches_before: AtomicU64,
 }
 
-/// What became of one secret of one route since the process started.
+/// What became of one secret of one route since the process started, or since another one was put in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SecretUse {
     /// Requests whose signature it matched.
     pub matches: u64,
-    /// When it last matched; `None`: not since the start.
+    /// When it last matched; `None`: not since it is counted.
     pub last_used: Option<Timestamp>,
 }
 
@@ -123,12 +125,22 @@ impl RouteMeter {
         meter.last_used.store(now, Ordering::Relaxed);
     }
 
+    /// Another secret has taken its place under the same name: what became of it is counted anew, but for the metrics.
+    pub fn secret_replaced(&self, secret: &SecretName) {
+        let SecretMeter(meter) = self.secret(secret);
+        meter.matches_before.store(meter.matches.get(), Ordering::Relaxed);
+        meter.last_used.store(0, Ordering::Relaxed);
+    }
+
     /// How often a secret of the route matched, and when last.
     pub fn secret_use(&self, secret: &SecretName) -> SecretUse {
         let SecretMeter(meter) = self.secret(secret);
         let last_used = meter.last_used.load(Ordering::Relaxed);
         SecretUse {
-            matches: meter.matches.get(),
+            matches: meter
+                .matches
+                .get()
+                .saturating_sub(meter.matches_before.load(Ordering::Relaxed)),
             last_used: (last_used != 0).then_some(Timestamp(last_used)),
         }
     }
@@ -167,6 +179,7 @@ impl RouteMeter {
                 matches: metrics.secret_matches.get_or_create_owned(&labels),
                 last_match: metrics.secret_last_match.get_or_create_owned(&labels),
                 last_used: AtomicI64::new(0),
+                matches_before: AtomicU64::new(0),
             }))
         })
     }

@@ -117,6 +117,18 @@ fn each_secret_of_each_route_has_its_own_last_use() {
     // After a reload the same.
     let again = telemetry.route(&RouteName::new("hooks"), &ProviderName::new("quantiv"));
     assert_eq!(again.secret_use(&new), used(2, 1_795_223_701_623));
+    // Another one under its name.
+    again.secret_replaced(&new);
+    assert_eq!(again.secret_use(&new), SecretUse::default());
+    clock.advance(1000);
+    route.secret_matched(&new);
+    assert_eq!(again.secret_use(&new), used(1, 1_795_223_702_623));
+    assert_eq!(again.secret_use(&old), used(1, 1_795_223_700_123));
+    assert!(
+        telemetry
+            .render(None)
+            .contains(r#"hooklatch_secret_matches_total{route="hooks",secret="new"} 3"#)
+    );
 }
 
 #[test]

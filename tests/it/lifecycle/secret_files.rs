@@ -121,11 +121,31 @@ fn a_swapped_folder_behind_a_variable_takes_over() {
     let gateway = Launch::new(&text)
         .env("SWAPPED_KEY_FILE", at("key").to_str().unwrap())
         .start();
-    assert_eq!(status(&gateway, "a", "first"), 200);
+    let matches = || {
+        let (_, text) = Command::new(binary())
+            .args([
+                "secrets",
+                "status",
+                "--output",
+                "json",
+                "--admin",
+                &gateway.admin().to_string(),
+            ])
+            .output()
+            .map(|output| (output.status, String::from_utf8(output.stdout).unwrap()))
+            .unwrap();
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        report["routes"][0]["secrets"][0]["matches"].as_u64().unwrap()
+    };
+    for event in ["first", "second", "third"] {
+        assert_eq!(status(&gateway, "a", event), 200);
+    }
+    assert_eq!(matches(), 3);
     symlink("..second", at("..data_tmp")).unwrap();
     std::fs::rename(at("..data_tmp"), at("..data")).unwrap();
     wait_until_accepted(&gateway, "b");
     assert_eq!(status(&gateway, "a", "late"), 401);
+    assert_eq!(matches(), 1, "those of the secret before are not its own");
     expect_no_secret("the log", &gateway.log());
 }
 
