@@ -1,4 +1,4 @@
-//! Ready again at once after `kill -9`, however much is pending, and without much memory.
+//! Ready again at once after `kill -9` and after a stop, however much is pending, and without much memory.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -20,6 +20,8 @@ use crate::support::{proved, rounds};
 const EVENTS: (usize, usize) = (50_000, 1_000_000);
 /// Kills of one store.
 const KILLS: (usize, usize) = (3, 10);
+/// Stops of one store.
+const STOPS: (usize, usize) = (1, 5);
 /// From the start of the process to ready: with the few events of the short form, and with a million.
 const READY_MAX: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(1));
 /// The most memory it may have held.
@@ -64,6 +66,14 @@ fn kill_again_and_again(name: &str, second: bool) {
     // Nothing was delivered but what the second upstream had: all that was acknowledged is pending still.
     let mut living = rig.start(Syncs::Work);
     let pending = metric(living.gateway.admin(), PENDING).unwrap();
+    let mut after_stop = Vec::new();
+    for _ in 0..rounds(STOPS.0, STOPS.1) {
+        assert_eq!(living.gateway.term().code(), Some(0));
+        living = rig.start(Syncs::Work);
+        after_stop.push(rig.start_took);
+    }
+    let still = metric(living.gateway.admin(), PENDING).unwrap();
+    assert_eq!(still, pending, "a stop loses nothing and delivers nothing here");
     living.gateway.kill9();
     let upstreams = if second { 2 } else { 1 };
     let verdict = rig.ledger.judge();
@@ -74,15 +84,18 @@ fn kill_again_and_again(name: &str, second: bool) {
         "{pending} pending, expected {least} to {most}"
     );
     took.sort_unstable();
+    after_stop.sort_unstable();
     let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
     proved(
         &rig.name,
         format_args!(
-            "{pending} pending, killed {} times under load, ready after {} ms (median), {} ms (slowest), at most {} MiB of \
-             memory, 0 lost; filled in {} ms",
+            "{pending} pending, killed {} times under load, ready after {} ms (median), {} ms (slowest), after a stop {} ms \
+             (median of {}), at most {} MiB of memory, 0 lost; filled in {} ms",
             took.len(),
             median.as_millis(),
             slowest.as_millis(),
+            after_stop[after_stop.len() / 2].as_millis(),
+            after_stop.len(),
             rss_bytes >> 20,
             filled.as_millis()
         ),
