@@ -323,6 +323,7 @@ fn text_of(table: &Section<'_>) -> SchemeText {
         key: table.word("key", &KEY_FORMS).map(str::to_owned),
         header: one_or_more(table, "header"),
         any_header: table.boolean("any_header").is_some_and(|at| at.value),
+        repeated_header: table.boolean("repeated_header").is_some_and(|at| at.value),
         header_numbered: text("header_numbered"),
         in_json: text("in_json"),
         in_form: text("in_form"),
@@ -350,6 +351,7 @@ fn text_of(table: &Section<'_>) -> SchemeText {
         url: table.word("url", &URL_FORMS).map(str::to_owned),
         require_headers: texts_of(table, "require_headers"),
         absent: one_or_more(table, "absent"),
+        layout: text("layout"),
         jws: table.table("jws", "{ algorithms = [\"HS256\"] }").map(jws_of),
     }
 }

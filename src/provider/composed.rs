@@ -48,6 +48,8 @@ pub struct Composed {
     pub require_headers: Vec<(Box<str>, Box<str>)>,
     /// What must not be there: the signature would not cover it.
     pub absent: Vec<Place>,
+    /// The whole value of the header as its sender writes it, where a receiver may count on that.
+    pub layout: Option<Box<str>>,
 }
 
 /// Where the signature stands.
@@ -59,6 +61,8 @@ pub enum Source {
         names: Vec<Box<str>>,
         /// Each may hold another signature, one for each of the sender's keys; else all must hold the same.
         any: bool,
+        /// One may be sent several times, each time with another signature.
+        repeated: bool,
     },
     /// In headers numbered from 1 on: what stands before and after the number.
     Numbered(Box<str>, Box<str>),
@@ -205,7 +209,14 @@ impl Composed {
         if values.is_empty() {
             return Err(SignatureError::Missing);
         }
-        let together = matches!(self.source, Source::Headers { any: false, .. });
+        let together = matches!(
+            self.source,
+            Source::Headers {
+                any: false,
+                repeated: false,
+                ..
+            }
+        );
         let mut groups = Vec::new();
         for value in &values {
             match self.split(value, &mut groups) {
@@ -236,6 +247,18 @@ impl Composed {
     fn values<'r>(&self, request: &'r Request<'_>) -> Result<Vec<Cow<'r, [u8]>>, SignatureError> {
         let mut values = Vec::new();
         match &self.source {
+            Source::Headers {
+                names,
+                repeated: true,
+                ..
+            } => {
+                let is_it = |key: &[u8]| names.iter().any(|name| key.eq_ignore_ascii_case(name.as_bytes()));
+                let all = request.headers.iter().filter(|(key, _)| is_it(key));
+                let sent = all
+                    .map(|(_, value)| trim(value))
+                    .filter(|value| !value.is_empty());
+                values.extend(sent.take(SIGNATURES_MAX).map(Cow::Borrowed));
+            }
             Source::Headers { names, .. } => {
                 for name in names {
                     values.extend(one(request, name)?.map(Cow::Borrowed));

@@ -81,8 +81,15 @@ fn composed(rule: &Composed) -> Vec<(&'static str, String)> {
 
 fn source(source: &Source) -> String {
     match source {
-        Source::Headers { names, any: false } => names.join(", then "),
-        Source::Headers { names, any: true } => format!("any of {}", names.join(", ")),
+        Source::Headers {
+            names,
+            repeated: true,
+            ..
+        } => format!("{}, once or several times", names.join(", ")),
+        Source::Headers {
+            names, any: false, ..
+        } => names.join(", then "),
+        Source::Headers { names, any: true, .. } => format!("any of {}", names.join(", ")),
         Source::Numbered(before, after) => format!("{before}1{after}, {before}2{after}, ..."),
         Source::Place(Place::Json(tokens)) => format!("{} of the body", super::place::pointer_text(tokens)),
         Source::Place(Place::Form(name)) => format!("{name} of the form"),

@@ -94,7 +94,8 @@ impl Encoding {
         match self {
             Self::Hex | Self::HexOrBase64 => hex::encode(digest),
             Self::Base64 => BASE64.encode(digest),
-            Self::Base64Url => BASE64_URL.encode(digest),
+            // As its senders do: without padding.
+            Self::Base64Url => base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest),
         }
     }
 

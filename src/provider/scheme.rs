@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::body_hmac::{BodyHmac, Presented};
 use super::coded::Coded;
-use super::composed::Composed;
+use super::composed::{Composed, Source};
 use super::encoding::Encoding;
 use super::fetched::{Fetched, Need};
 use super::key::{KeyForm, KeyFormError, SchemeKey};
@@ -193,6 +193,12 @@ impl Scheme {
         }
     }
 
+    /// Whether the signature's header may be sent several times.
+    pub fn takes_repeated_header(&self) -> bool {
+        let is_it = |rule: &Composed| matches!(rule.source, Source::Headers { repeated: true, .. });
+        matches!(&self.rule, Rule::Composed(rule) if is_it(rule))
+    }
+
     /// Whether the signature's header holds several things.
     pub fn has_list(&self) -> bool {
         matches!(&self.rule, Rule::Composed(rule) if rule.list.is_some())
@@ -230,7 +236,6 @@ impl Scheme {
 
     /// The headers and query parameters that hold the credential itself: neither stored nor forwarded.
     pub fn credentials(&self) -> Credentials {
-        use super::composed::Source;
         use super::place::Place;
         let mut found = Credentials::default();
         if let Rule::Composed(rule) = &self.rule

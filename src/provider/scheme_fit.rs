@@ -61,7 +61,12 @@ pub(super) fn fits_together(rule: &Composed) -> Result<(), SchemeError> {
 
 /// The rule as one of the kind that needs no allocation.
 pub(super) fn plain(rule: &Composed) -> Option<BodyHmac> {
-    let Source::Headers { names, any: false } = &rule.source else {
+    let Source::Headers {
+        names,
+        any: false,
+        repeated: false,
+    } = &rule.source
+    else {
         return None;
     };
     let is_plain = rule.algorithm == Algorithm::HmacSha256

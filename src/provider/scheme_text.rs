@@ -32,6 +32,7 @@ pub struct SchemeText {
     #[serde(deserialize_with = "one_or_more")]
     pub header: Vec<String>,
     pub any_header: bool,
+    pub repeated_header: bool,
     pub header_numbered: Option<String>,
     pub in_json: Option<String>,
     pub in_form: Option<String>,
@@ -50,6 +51,7 @@ pub struct SchemeText {
     pub require_headers: BTreeMap<String, String>,
     #[serde(deserialize_with = "one_or_more")]
     pub absent: Vec<String>,
+    pub layout: Option<String>,
     pub jws: Option<JwsText>,
 }
 
@@ -180,6 +182,7 @@ impl SchemeText {
             url: self.url()?,
             require_headers: self.require_headers()?,
             absent: self.absent()?,
+            layout: self.layout()?,
         };
         fits_together(&rule)?;
         let rule = match plain(&rule) {
@@ -254,6 +257,9 @@ impl SchemeText {
                 return wrong("header", text);
             }
         }
+        if self.repeated_header && self.header.is_empty() {
+            return wrong("repeated_header", "has no meaning without `header`");
+        }
         if self.any_header && self.header.len() < 2 {
             return wrong("any_header", "has no meaning with less than two headers");
         }
@@ -297,8 +303,11 @@ impl SchemeText {
             }
             names.push(name);
         }
-        let any = self.any_header;
-        Ok(Source::Headers { names, any })
+        Ok(Source::Headers {
+            names,
+            any: self.any_header,
+            repeated: self.repeated_header,
+        })
     }
 
     fn encoding(&self, algorithm: Algorithm) -> Result<Encoding, SchemeError> {
@@ -478,6 +487,13 @@ impl SchemeText {
             .collect()
     }
 
+    fn layout(&self) -> Result<Option<Box<str>>, SchemeError> {
+        match self.layout.as_deref() {
+            Some(text) if !text.contains("{signature}") => wrong("layout", "lacks {signature}"),
+            text => Ok(text.map(Into::into)),
+        }
+    }
+
     fn absent(&self) -> Result<Vec<Place>, SchemeError> {
         let place = |text: &String| match Place::parse(text) {
             Some(place) => Ok(place),
@@ -578,6 +594,7 @@ mod tests {
             ),
             ("header = \"x-a\"\nsigned = \"{body}\"", true),
             ("header = [\"x-a\", \"x-b\"]\nany_header = true", false),
+            ("header = \"x-a\"\nrepeated_header = true", false),
             ("header = \"x-a\"\nalgorithm = \"hmac-sha1\"", false),
             ("header = \"x-a\"\nsigned = \"a{body}\"", false),
         ] {
@@ -595,6 +612,8 @@ mod tests {
             ("header = \"Hooklatch_Key\"", "header"),
             ("header = [\"x-a\", \"X-A\"]", "header"),
             ("header = \"x-a\"\nany_header = true", "any_header"),
+            ("in_query = \"a\"\nrepeated_header = true", "repeated_header"),
+            ("header = \"x-a\"\nlayout = \"t={timestamp}\"", "layout"),
             ("header_numbered = \"x-a\"", "header_numbered"),
             ("in_json = \"a\"", "in_json"),
             ("header = \"x-a\"\nalgorithm = \"md5\"", "algorithm"),

@@ -131,6 +131,11 @@ impl Composed {
             });
             value = items.join(list.separator.as_deref().unwrap_or_default());
         }
+        if let Some(layout) = &self.layout {
+            value = layout
+                .replace("{timestamp}", time.as_deref().unwrap_or_default())
+                .replace("{signature}", &signature);
+        }
         self.put(draft, value)
     }
 
@@ -151,7 +156,12 @@ impl Composed {
             if let Some(Value::Header(name)) = part.value()
                 && header(draft, name).is_none()
             {
-                let id = sample::fill("msg_{id}", fastrand::u64(..), now);
+                let text = if name.contains("timestamp") {
+                    "{time}"
+                } else {
+                    "msg_{id}"
+                };
+                let id = sample::fill(text, fastrand::u64(..), now);
                 draft.headers.push((name.to_string(), id));
             }
         }

@@ -64,7 +64,15 @@ impl TimeUnit {
             Self::Seconds => digits(11)?.checked_mul(1000).map(Timestamp),
             Self::Millis => digits(14).map(Timestamp),
             Self::Iso8601 if text.len() <= 40 => {
-                let time: jiff::Timestamp = text.parse().ok()?;
+                let time: jiff::Timestamp = match text.parse() {
+                    Ok(time) => time,
+                    // Orb leaves the zone out; what a server signs without one is in UTC.
+                    Err(_) if text.contains('T') && !text.contains(['[', ' ']) => {
+                        let civil: jiff::civil::DateTime = text.parse().ok()?;
+                        civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp()
+                    }
+                    Err(_) => return None,
+                };
                 Some(Timestamp(time.as_millisecond()))
             }
             Self::Iso8601 => None,
@@ -121,7 +129,15 @@ mod tests {
                 "2023-11-14T15:13:20-07:00",
                 Some(1_700_000_000_000),
             ),
-            (TimeUnit::Iso8601, "2023-11-14T22:13:20", None),
+            // Orb.
+            (
+                TimeUnit::Iso8601,
+                "2023-11-14T22:13:20.123456",
+                Some(1_700_000_000_123),
+            ),
+            (TimeUnit::Iso8601, "2023-11-14T22:13:20 PST", None),
+            (TimeUnit::Iso8601, "2023-11-14T22:13:20[Asia/Tokyo]", None),
+            (TimeUnit::Iso8601, "2023-11-14T", None),
             (TimeUnit::Iso8601, "2023-11-14", None),
             (TimeUnit::Iso8601, "1700000000", None),
         ] {

@@ -233,7 +233,11 @@ fn each_valid_vector_fails_with_anything_else_about_it() {
         }
         let mut doubled = good.clone();
         doubled.headers.extend(good.headers.clone());
-        assert_eq!(check(&doubled), Err(SignatureError::Repeated), "{name}: doubled");
+        let expected = match scheme.takes_repeated_header() {
+            true => Ok(()),
+            false => Err(SignatureError::Repeated),
+        };
+        assert_eq!(check(&doubled), expected, "{name}: doubled");
         let upper = good.with_signature(scheme, <[u8]>::to_ascii_uppercase);
         match scheme.encoding() {
             // Tags and times are read as they are written; the digest of a bare value is not.

@@ -248,6 +248,67 @@ fn rule_5_a_repeated_signature_header_is_refused_unless_they_are_numbered() {
     }
 }
 
+/// For a day after a rotation Mollie sends the header once for each of its secrets.
+#[test]
+fn a_header_that_its_sender_repeats_holds_several_signatures() {
+    let mollie = of_preset("mollie", "main");
+    let text = std::str::from_utf8(BODY).unwrap();
+    let header = "x-mollie-signature";
+    let (new, old) = (
+        hex_tag("new-secret", text),
+        format!("sha256={}", hex_tag("old-secret", text)),
+    );
+    let wrong = "0".repeat(64);
+    for (name, secrets, values, expected) in [
+        (
+            "both, with the old secret",
+            vec!["old-secret"],
+            vec![&*new, &*old],
+            Ok(0),
+        ),
+        (
+            "both, with the new secret",
+            vec!["new-secret"],
+            vec![&old, &new],
+            Ok(0),
+        ),
+        (
+            "both, with both",
+            vec!["new-secret", "old-secret"],
+            vec![&new, &old],
+            Ok(0),
+        ),
+        (
+            "neither",
+            vec!["other"],
+            vec![&new, &old],
+            Err(SignatureError::Mismatch),
+        ),
+        ("a blank one before", vec!["old-secret"], vec![" ", &old], Ok(0)),
+        (
+            "one that is none before",
+            vec!["old-secret"],
+            vec!["x", &old],
+            Ok(0),
+        ),
+        (
+            "blank ones",
+            vec!["old-secret"],
+            vec!["", " "],
+            Err(SignatureError::Missing),
+        ),
+        (
+            "too many before it",
+            vec!["old-secret"],
+            [vec![&*wrong; 20], vec![&*old]].concat(),
+            Err(SignatureError::Mismatch),
+        ),
+    ] {
+        let headers: Vec<_> = values.iter().map(|value| (header, *value)).collect();
+        assert_eq!(check(&mollie, &secrets, &headers, NOW), expected, "{name}");
+    }
+}
+
 #[test]
 fn rule_6_the_form_of_a_key_is_the_presets_and_never_guessed() {
     let secret = format!("whsec_{}", STANDARD.encode([9; 32]));

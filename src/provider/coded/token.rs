@@ -12,6 +12,7 @@ use crate::provider::encoding::{Encoding, Prefix, trim};
 use crate::provider::fetched::Fetched;
 use crate::provider::key::{KeyFormError, SchemeKey};
 use crate::provider::request::Request;
+use crate::provider::sample;
 use crate::provider::scheme_text::{JwsText, SchemeError, SchemeText, duration, header_name, wrong};
 use crate::provider::sign::{Draft, SignError, Signer};
 use crate::provider::signature::SignatureError;
@@ -237,7 +238,12 @@ impl Jws {
         let secs = now.0.div_euclid(1000);
         let mut claims = serde_json::Map::new();
         claims.insert("iat".to_owned(), secs.into());
+        claims.insert("nbf".to_owned(), secs.into());
         claims.insert("exp".to_owned(), (secs + 300).into());
+        claims.insert(
+            "jti".to_owned(),
+            sample::fill("{uuid}", fastrand::u64(..), now).into(),
+        );
         if let Some(issuer) = self.rule.issuer.as_deref().and_then(<[_]>::first) {
             claims.insert("iss".to_owned(), issuer.to_string().into());
         }
@@ -268,7 +274,11 @@ impl Jws {
             );
         }
         for (name, value) in &self.rule.required_claims {
-            claims.insert(name.to_string(), value.to_string().into());
+            let value = match &**value {
+                "true" => true.into(),
+                text => text.into(),
+            };
+            drop(claims.insert(name.to_string(), value));
         }
         Ok(serde_json::Value::Object(claims).to_string())
     }

@@ -212,6 +212,7 @@ fn schemes(scheme: &Scheme, request: &Request<'_>, now: Timestamp) -> Vec<(Schem
                 rule.source = Source::Headers {
                     names: names.clone(),
                     any: false,
+                    repeated: false,
                 };
             },
             Difference::OtherHeader { found, read },
