@@ -5,6 +5,7 @@
 
 mod capture;
 pub mod check;
+mod config_lines;
 mod config_secrets;
 mod curl;
 pub mod error;
@@ -68,7 +69,7 @@ pub struct Global {
 enum Verb {
     /// Run the gateway
     Run(run::Args),
-    /// Write a configuration for one provider
+    /// Write a configuration for one provider or several
     Init(init::Args),
     /// Say everything that is wrong with the configuration and whether its store can be used
     Check(check::Args),

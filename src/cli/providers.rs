@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::config_lines::Lines;
 use super::error::CliError;
 use super::secret_args::find;
 use crate::provider::describe::{carried, describe};
@@ -183,37 +184,23 @@ fn in_words(place: String) -> String {
 
 /// Lines to paste into the configuration.
 pub(super) fn config_lines(preset: &Preset) -> String {
-    let name = &preset.name;
-    let variable = name.as_str().to_uppercase().replace('-', "_");
-    let upstream = format!("upstream = {{ url = \"http://127.0.0.1:3000/hooks/{name}\" }}");
-    if preset.schemes.is_empty() {
-        return format!(
-            "[[route]]\npath = \"/hooks/{name}-long-secret-here\"\nprovider = \"{name}\"\nverify = \"none\"\n{upstream}"
-        );
+    let name = preset.name.as_str();
+    let end = if preset.schemes.is_empty() {
+        "-long-secret-here"
+    } else {
+        ""
+    };
+    let lines = Lines {
+        preset,
+        name,
+        path: &format!("/hooks/{name}{end}"),
+        upstream: &format!("http://127.0.0.1:3000/hooks/{name}"),
+        public_url: None,
+    };
+    match preset.schemes.is_empty() {
+        true => lines.route(),
+        false => format!("[secrets]\n{}\n{}", lines.secrets(), lines.route()),
     }
-    let mut lines = format!(
-        "[secrets]\n{name} = {{ env = \"{variable}_WEBHOOK_SECRET\" }}\n\n[[route]]\npath = \"/hooks/{name}\"\n\
-         provider = \"{name}\"\nsecrets = [\"{name}\"]\n"
-    );
-    if preset.schemes.first().is_some_and(Scheme::needs_url) {
-        lines.push_str(&format!(
-            "public_url = \"https://hooks.example.com/hooks/{name}\"\n"
-        ));
-    }
-    if preset
-        .handshakes
-        .iter()
-        .any(|handshake| handshake.verify_token.is_some())
-    {
-        lines.push_str(&format!(
-            "verify_token = {{ env = \"{variable}_VERIFY_TOKEN\" }}\n"
-        ));
-    }
-    if preset.proxy_hint.is_some() {
-        lines.push_str("mode = \"proxy\"\n");
-    }
-    lines.push_str(&upstream);
-    lines
 }
 
 fn as_json(preset: &Preset) -> Value {
@@ -357,6 +344,14 @@ mod tests {
             ),
             ("meta", "verify_token = { env = \"META_VERIFY_TOKEN\" }"),
             ("dockerhub", "verify = \"none\""),
+            ("strava", "verify_token = { env = \"STRAVA_VERIFY_TOKEN\" }"),
+            (
+                "gitlab",
+                "# gitlab = { env = \"GITLAB_WEBHOOK_SECRET\", scheme = \"signing\" }   # where it signs in that way: what follows whsec_, \
+                 decoded from base64",
+            ),
+            ("discord", "# the provider's public key, 32 bytes in hex"),
+            ("asana", "asana = { file = \"./asana-webhook-secret\" }"),
         ] {
             let text = providers(&["show", name]);
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

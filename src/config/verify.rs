@@ -80,7 +80,7 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
                 verify: Verify::Nothing,
                 identify: preset.map(|preset| preset.identify.clone()).unwrap_or_default(),
                 public_url: None,
-                verify_token: None,
+                verify_token,
                 credentials: Credentials::default(),
                 body_window: BODY_WINDOW_UNKNOWN,
                 secrets: Vec::new(),
