@@ -56,8 +56,21 @@ pub trait SecretSource {
 }
 
 impl SecretArgs {
-    /// The scheme (the named provider's, else the route's) and the secrets, those given by hand first.
+    /// The scheme (the named provider's, else the route's) and the secrets, those given by hand first; at least one.
     pub(super) fn resolve(
+        &self,
+        provider: Option<&str>,
+        source: &dyn SecretSource,
+    ) -> Result<RouteSecrets, CliError> {
+        let given = self.schemes(provider, source)?;
+        match given.secrets.is_empty() {
+            true => Err(CliError::NoSecret),
+            false => Ok(given),
+        }
+    }
+
+    /// The same, perhaps without a secret.
+    pub(super) fn schemes(
         &self,
         provider: Option<&str>,
         source: &dyn SecretSource,
@@ -92,9 +105,6 @@ impl SecretArgs {
             given.quarantine = found.quarantine;
             given.secrets.extend(found.secrets);
         }
-        if given.secrets.is_empty() {
-            return Err(CliError::NoSecret);
-        }
         if given.schemes.is_empty() {
             let text = match given.preset {
                 Some(preset) => format!("{} signs nothing", preset.title),
@@ -104,6 +114,25 @@ impl SecretArgs {
         }
         Ok(given)
     }
+}
+
+/// The refusal of a provider that is not the route's: what it signs, the route would not take.
+pub(super) fn refuse_other(
+    named: Option<&Preset>,
+    route: &str,
+    of_route: Option<&Preset>,
+) -> Result<(), CliError> {
+    let Some(named) = named else { return Ok(()) };
+    let theirs = match of_route {
+        Some(own) if own.name == named.name => return Ok(()),
+        Some(own) => format!("is one of {} (provider = {:?})", own.title, own.name.as_str()),
+        None => "has no provider: its signature is described in `verify`".to_owned(),
+    };
+    Err(CliError::Config(format!(
+        "route {route:?} {theirs}, not one of {}; leave {:?} out, or name another route",
+        named.title,
+        named.name.as_str()
+    )))
 }
 
 /// Whether both are the same preset.

@@ -152,6 +152,104 @@ fn events_are_sent_listed_shown_and_replayed() {
     assert!(gone.is_some(), "{:?}", list());
 }
 
+/// A gateway with routes whose answers, ids and signatures differ.
+fn many_routes(app: &App) -> Gateway {
+    let at = app.address();
+    let mut text =
+        "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"{dir}/store\"\n\
+                    allow_ephemeral = true\n[secrets]\ns = { env = \"QUANTIV_WEBHOOK_SECRET\" }\n\
+                    gitlab = { env = \"GITLAB\", scheme = \"signing\" }\n"
+            .to_owned();
+    for (path, proof) in [
+        ("gitlab", "provider = \"gitlab\"\nsecrets = [\"gitlab\"]"),
+        ("xero", "provider = \"xero\"\nsecrets = [\"s\"]"),
+        (
+            "relay",
+            "provider = \"iverton\"\nsecrets = [\"s\"]\nmode = \"proxy\"",
+        ),
+        (
+            "acme",
+            "secrets = [\"s\"]\nverify = { header = \"X-Acme\", signed = \"acme.{body}\" }",
+        ),
+    ] {
+        text.push_str(&format!(
+            "[[route]]\npath = \"/{path}\"\n{proof}\nupstream = {{ url = \"http://{at}/{path}\" }}\n"
+        ));
+    }
+    Launch::new(&text)
+        .env("QUANTIV_WEBHOOK_SECRET", SECRET)
+        .env("GITLAB", GITLAB)
+        .start()
+}
+
+const GITLAB: &str = "whsec_fuCmrqkWMw9TZCdw/hCeWcDX1hOfC8cCYJApsBJMzkw=";
+
+#[test]
+fn send_repeats_the_same_event_and_says_what_is_known_of_the_answer() {
+    let app = App::start([]);
+    let gateway = many_routes(&app);
+    let send = |route: &str, arguments: &[&str]| {
+        let url = format!("http://{}/{route}", gateway.listen());
+        let fixed = ["send", "--route", route, "--to", &url];
+        let output = Command::new(env!("CARGO_BIN_EXE_hooklatch"))
+            .args([&fixed[..], arguments].concat())
+            .current_dir(gateway.dir())
+            .env("QUANTIV_WEBHOOK_SECRET", SECRET)
+            .env("GITLAB", GITLAB)
+            .output()
+            .unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    for (route, arguments, code, says, never) in [
+        (
+            "gitlab",
+            &["gitlab", "--repeat"][..],
+            0,
+            "(a repeat: kept once, delivered once)",
+            "taken again",
+        ),
+        (
+            "xero",
+            &["xero", "--repeat"],
+            0,
+            "(accepted; this route's answers do not tell a duplicate)",
+            "taken again",
+        ),
+        (
+            "relay",
+            &["iverton"],
+            0,
+            "(relayed: the app's own answer)",
+            "kept",
+        ),
+        ("acme", &[], 0, "(kept)", "refused"),
+        ("acme", &["order.paid"], 0, "order.paid", "refused"),
+        (
+            "relay",
+            &["stripe"],
+            2,
+            "route \"relay\" is one of Iverton AI (provider = \"iverton\"), not one of Stripe",
+            "POST",
+        ),
+        (
+            "acme",
+            &["stripe"],
+            2,
+            "has no provider: its signature is described in `verify`",
+            "POST",
+        ),
+    ] {
+        let (got, text) = send(route, arguments);
+        assert_eq!(got, code, "{route} {arguments:?}: {text}");
+        assert!(text.contains(says), "{route} {arguments:?}: {text}");
+        assert!(!text.contains(never), "{route} {arguments:?}: {text}");
+    }
+    // Two GitLab events each time, and each has an id of its own.
+    let (_, text) = send("gitlab", &["gitlab", "--count", "2"]);
+    assert!(!text.contains("duplicate"), "{text}");
+}
+
 #[test]
 fn health_follows_the_gateway() {
     let mut rig = Rig::new();
