@@ -1,7 +1,6 @@
 //! `hooklatch send`: a realistic signed event through the front door, as the provider would send it.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::config_secrets::no_route;
 use super::error::CliError;
+use super::reachable;
 use super::secret_args::{find, is_same, refuse_other};
 use super::sign::private_key;
 use crate::clock::Clock;
@@ -375,17 +375,6 @@ fn target(args: &Args, config: &Config, route: &Route) -> Result<Endpoint, CliEr
     };
     url.parse::<Endpoint>()
         .map_err(|error| CliError::Config(error.to_string()))
-}
-
-/// Nobody can connect to "every address".
-fn reachable(mut listen: SocketAddr) -> SocketAddr {
-    if listen.ip().is_unspecified() {
-        listen.set_ip(match listen {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        });
-    }
-    listen
 }
 
 fn limits() -> Limits {

@@ -147,6 +147,15 @@ pub fn keys_asked_for(text: &str, env: &dyn Env) -> BTreeSet<String> {
     read("", text, env).2
 }
 
+/// Where a gateway with this configuration can be asked how it is: the admin listener, else the probe's. Nothing else is read, so
+/// that the answer needs no secret.
+pub fn health_listener(text: &str) -> Option<SocketAddr> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let context = Context::new(text, &ProcessEnv);
+    let (admin, _) = general::admin(&Section::root(&context, table.get_ref()), &Secrets::default());
+    admin.listen.or(admin.probe)
+}
+
 /// Name, text and `until` of every secret of `[secrets]` that can be read; for `sign` and `verify --explain`, which need
 /// more of a secret than the key that a running gateway keeps.
 pub fn secret_texts(text: &str, env: &dyn Env) -> Vec<(SecretName, SecretText, Option<Timestamp>)> {

@@ -256,9 +256,53 @@ fn health_follows_the_gateway() {
     let admin = format!("http://{}", rig.gateway.admin());
     assert_eq!(rig.run(&["health", "--url", &admin]).0, 0);
     assert_eq!(rig.run(&["health", "--url", &admin, "--live"]).0, 0);
+    // The configuration says where it listens, whatever else is wrong with it.
+    let named = rig.gateway.dir().join("named.toml");
+    let text = format!("lisen = 1\n[admin]\nlisten = \"{}\"\n", rig.gateway.admin());
+    std::fs::write(&named, text).unwrap();
+    let (code, text) = rig.run(&["health", "-c", "named.toml"]);
+    assert_eq!((code, text.trim()), (0, "ready"));
+    let (code, text) = rig.run(&["health", "-c", "nowhere.toml"]);
+    assert!(code == 1 && text.contains("nowhere.toml"), "{text}");
     rig.gateway.signal(Signal::TERM);
     assert_eq!(rig.gateway.wait().code(), Some(0));
-    assert_eq!(rig.run(&["health", "--url", &admin]).0, 1);
+    let (code, text) = rig.run(&["health", "--url", &admin]);
+    assert!(code == 1 && text.contains("--url"), "{text}");
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_said_where_it_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("hooklatch.toml"), "lisen = 1\n[[route]]\n").unwrap();
+    for arguments in [
+        &["secrets", "status"][..],
+        &["secrets", "capture", "hooks/asana"],
+        &["events", "list"],
+        &["events", "replay", "1"],
+    ] {
+        let (code, text) = run(dir.path(), arguments);
+        assert_eq!(code, 2, "{arguments:?}: {text}");
+        assert!(text.contains("did you mean \"listen\""), "{arguments:?}: {text}");
+        let (code, text) = run(dir.path(), &[arguments, &["-c", "missing.toml"]].concat());
+        assert!(
+            code == 2 && text.contains("missing.toml"),
+            "{arguments:?}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_capture_that_cannot_be_does_not_wait() {
+    let rig = Rig::new();
+    let admin = rig.gateway.admin().to_string();
+    for (route, says) in [
+        ("hooks/quantiv", "does not send its secret in a handshake"),
+        ("hooks/nope", "there is no route"),
+    ] {
+        let (code, text) = rig.run(&["secrets", "capture", route, "--admin", &admin]);
+        assert!(code == 1 && text.contains(says), "{text}");
+        assert!(!text.contains("waiting"), "{text}");
+    }
 }
 
 #[test]
