@@ -15,6 +15,7 @@ mod section;
 pub(crate) mod units;
 mod upstream;
 mod verify;
+mod verify_warnings;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
