@@ -37,6 +37,9 @@ pub enum Verb {
         /// The preset's name
         name: String,
     },
+    /// Anything else: most likely the name of one.
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }
 
 /// The form of the output.
@@ -79,9 +82,19 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, CliError> {
         }
         (Some(Verb::Page), _) => super::provider_page::write(out)?,
         (Some(Verb::Show { name }), Output::Text) => show(find(name)?, out)?,
+        (Some(Verb::Other(words)), _) => return Err(no_such_verb(words)),
         (Some(Verb::Show { name }), Output::Json) => writeln!(out, "{:#}", as_json(find(name)?))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said of a word that is no verb.
+fn no_such_verb(words: &[String]) -> CliError {
+    let word = words.first().map_or("", |word| word);
+    let name = find(word).map_or("NAME", |preset| preset.name.as_str());
+    CliError::Config(format!(
+        "`providers` takes `list` or `show`, not {word:?}; to see one preset: hooklatch providers show {name}"
+    ))
 }
 
 fn show(preset: &Preset, out: &mut dyn Write) -> Result<(), CliError> {
@@ -355,6 +368,19 @@ mod tests {
         ] {
             let text = providers(&["show", name]);
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_verb_leads_to_show() {
+        for (word, says) in [
+            ("stripe", "providers show stripe"),
+            ("nope", "providers show NAME"),
+        ] {
+            let cli = Cli::parse_from(["providers", word]);
+            let error = run(&cli.args, &mut Vec::new()).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+            assert_eq!(error.exit_code(), 2);
         }
     }
 

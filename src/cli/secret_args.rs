@@ -21,7 +21,7 @@ pub struct SecretArgs {
     /// File that holds a secret (one final line end is dropped, as in the configuration); may be repeated
     #[arg(long, value_name = "FILE")]
     pub secret_file: Vec<PathBuf>,
-    /// Use the secrets of this route of the configuration
+    /// Use scheme, secrets and public URL of this route of the configuration
     #[arg(long, value_name = "NAME")]
     pub route: Option<String>,
 }

@@ -13,6 +13,7 @@ use crate::event::Timestamp;
 use crate::fields::Fields;
 use crate::provider::describe::{carried, describe};
 use crate::provider::explain::{Difference, Verdict, explain};
+use crate::provider::handshake::Handshake;
 use crate::provider::preset::{self, Preset};
 use crate::provider::scheme::{Credentials, Request, Scheme};
 use crate::provider::sign::SignError;
@@ -135,8 +136,16 @@ pub fn run(
     let now = at.unwrap_or_else(|| clock.now());
     let verdict = explain(&given.schemes, &seen, &given.secrets, now);
     let accepted = matches!(verdict, Verdict::Match { .. });
-    if let Some(text) = handshake(given.preset, &seen, accepted) {
-        writeln!(out, "{text}")?;
+    if let Some(asked) = handshake(given.preset, &seen, accepted) {
+        let title = given.preset.map_or("this sender", |preset| &preset.title);
+        writeln!(
+            out,
+            "this is a handshake of {title} and no event; the gateway answers it itself: {}",
+            asked.describe()
+        )?;
+        if !asked.signed {
+            return Ok(ExitCode::FAILURE);
+        }
     }
     for line in lines(&verdict, args, &given, &request) {
         writeln!(out, "{line}")?;
@@ -148,19 +157,11 @@ pub fn run(
     })
 }
 
-/// What is said of a request that is no event at all. What has a good signature is an event before it is a handshake of the kind
+/// The handshake that a request is, and then no event. What has a good signature is an event before it is a handshake of the kind
 /// that comes without one.
-fn handshake(preset: Option<&Preset>, seen: &Request<'_>, accepted: bool) -> Option<String> {
-    let preset = preset?;
-    let found = preset
-        .handshakes
-        .iter()
-        .find(|handshake| handshake.matches(seen) && (handshake.signed || !accepted))?;
-    Some(format!(
-        "this is a handshake of {} and no event; the gateway answers it itself: {}",
-        preset.title,
-        found.describe()
-    ))
+fn handshake<'p>(preset: Option<&'p Preset>, seen: &Request<'_>, accepted: bool) -> Option<&'p Handshake> {
+    let mut handshakes = preset?.handshakes.iter();
+    handshakes.find(|handshake| handshake.matches(seen) && (handshake.signed || !accepted))
 }
 
 /// The verdict, line by line.
@@ -207,6 +208,12 @@ fn lines(verdict: &Verdict, args: &Args, given: &RouteSecrets, request: &Capture
             } else {
                 let found = digest_headers.join("`, `");
                 lines.push(format!("- headers that hold a digest: `{found}`"));
+                if read.is_empty() {
+                    lines.extend(where_it_stood(given, read, *error));
+                }
+            }
+            if args.quarantined.is_some() {
+                lines.extend(left_out(given));
             }
             if given.schemes.iter().all(Scheme::is_fetched) {
                 let text = "- this provider publishes its keys, and `verify` fetches nothing: only the running gateway can tell";
@@ -241,7 +248,11 @@ fn where_it_stood(given: &RouteSecrets, read: &[Box<str>], error: SignatureError
             "- this scheme reads `{places}`, and the request has nothing there"
         )];
     }
-    let mut lines = vec![format!("- the signature was read from {}", read.join(", "))];
+    let what = match given.schemes.iter().all(Scheme::sends_secret) {
+        true => "credential",
+        false => "signature",
+    };
+    let mut lines = vec![format!("- the {what} was read from {}", read.join(", "))];
     if error == SignatureError::Malformed {
         let mut facts = given.schemes.iter().flat_map(describe);
         if let Some((_, form)) = facts.find(|(label, _)| *label == "form") {
@@ -274,6 +285,23 @@ fn next_steps(given: &RouteSecrets) -> Vec<String> {
         lines.push("- compare the secret with the provider's page, and capture the body as bytes".to_owned());
     }
     lines
+}
+
+/// The headers that the request may have had, and that quarantine does not keep: of schemes that are not in use too.
+fn left_out(given: &RouteSecrets) -> Option<String> {
+    let schemes = given.preset.map_or(&*given.schemes, |preset| &*preset.schemes);
+    let mut names: Vec<Box<str>> = schemes
+        .iter()
+        .flat_map(|scheme| scheme.credentials().headers)
+        .collect();
+    names.dedup();
+    let text = || {
+        format!(
+            "- not kept in quarantine, and so not seen here: `{}`",
+            names.join("`, `")
+        )
+    };
+    (!names.is_empty()).then(text)
 }
 
 /// Whether the credential itself is sent, which quarantine does not keep.
@@ -607,6 +635,21 @@ mod tests {
         let verdict = explain(&given.schemes, &seen, &[], Timestamp(0));
         let text = lines(&verdict, &args, &given, &request).join("\n");
         assert!(text.contains("is not kept in quarantine"), "{text}");
+        // Where another of the provider's schemes is in use, the token is taken out all the same.
+        let signing = RouteSecrets {
+            schemes: gitlab.schemes.iter().skip(1).cloned().collect(),
+            ..given
+        };
+        let verdict = explain(&signing.schemes, &seen, &[], Timestamp(0));
+        let text = lines(&verdict, &args, &signing, &request).join("\n");
+        assert!(
+            text.contains("`webhook-signature`, and the request has nothing there"),
+            "{text}"
+        );
+        assert!(
+            text.contains("not kept in quarantine, and so not seen here: `x-gitlab-token`"),
+            "{text}"
+        );
     }
 
     #[test]
