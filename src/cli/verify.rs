@@ -176,7 +176,7 @@ fn lines(verdict: &Verdict, args: &Args, given: &RouteSecrets, request: &Capture
             differences,
         } => {
             let mut lines = vec![match differences.iter().any(Difference::is_of_a_token) {
-                true => format!("no match. The token in `{header}` is {secret}, but:"),
+                true => format!("no match. The token in `{header}` is the secret {secret}, but:"),
                 false => format!("no match. The signature in `{header}` was made with {secret}, but:"),
             }];
             let texts = differences.iter().map(|difference| difference.text(provider));
@@ -684,5 +684,12 @@ mod tests {
         );
         assert!(error.unwrap_err().to_string().contains("--route NAME"));
         assert!(Cli::try_parse_from(["verify", "iverton", "file", "--body", "-"]).is_err());
+        let error = Cli::try_parse_from(["verify", "--quarantined"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("--route <NAME>") && !error.contains("  <PROVIDER>"),
+            "{error}"
+        );
     }
 }

@@ -110,7 +110,10 @@ impl Difference {
     pub fn is_of_a_token(&self) -> bool {
         matches!(
             self,
-            Self::TokenElsewhere { .. } | Self::TokenPrefixAdded(_) | Self::TokenPrefixMissing(_)
+            Self::TokenElsewhere { .. }
+                | Self::TokenPrefixAdded(_)
+                | Self::TokenPrefixMissing(_)
+                | Self::SecretSent
         )
     }
 

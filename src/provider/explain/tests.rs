@@ -625,3 +625,31 @@ fn what_to_do_fits_the_route() {
     let verdict = super::explain(&stripe.schemes, &Request::new(&request, b"{}"), &lost, NOW);
     assert_eq!(differences(&verdict), [Difference::SecretMarkLost]);
 }
+
+#[test]
+fn another_scheme_of_the_provider_is_no_guess() {
+    // Twilio's JSON form covers the URL alone, and so looks like an empty form too.
+    let twilio = preset::find("twilio").unwrap();
+    let mut draft = Draft {
+        public_url: Some("https://hooks.example.com/in".to_owned()),
+        query: None,
+        headers: Vec::new(),
+        body: b"{\"a\":1}".to_vec(),
+    };
+    let json = twilio.scheme(Some("json")).unwrap();
+    let key = json.key(&SecretText::new(SECRET.into())).unwrap();
+    json.sign(&Signer::Secret(&key), &mut draft, NOW).unwrap();
+    let pairs: Vec<(&str, &str)> = draft
+        .headers
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    let fields = headers(&pairs);
+    let request = Request {
+        public_url: draft.public_url.as_deref(),
+        query: draft.query.as_deref(),
+        ..Request::new(&fields, &draft.body)
+    };
+    let verdict = super::explain(&twilio.schemes[..1], &request, &[named("main", SECRET)], NOW);
+    assert_eq!(differences(&verdict), [Difference::OtherScheme("json".into())]);
+}

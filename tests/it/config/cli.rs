@@ -48,6 +48,7 @@ fn what_init_writes_check_accepts_once_the_secrets_are_there() {
     let without = hooklatch(folder.path(), &["check"], &[]);
     assert_eq!(without.status.code(), Some(2));
     assert!(text(&without.stderr).contains("environment variable QUANTIV_WEBHOOK_SECRET is not set"));
+    assert!(text(&without.stderr).contains("help: export QUANTIV_WEBHOOK_SECRET=..."));
     assert!(text(&without.stdout).is_empty());
 
     // The test's folder may itself be on tmpfs or overlayfs.
@@ -300,6 +301,13 @@ fn verify_uses_the_secrets_of_a_route() {
         &vars,
     );
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stderr));
+    // The path is often written in place of the name.
+    let path = hooklatch(folder.path(), &["verify", "--route", "/a", "body.json"], &vars);
+    assert!(
+        text(&path.stderr).contains("did you mean \"a\""),
+        "{}",
+        text(&path.stderr)
+    );
     let unknown = hooklatch(
         folder.path(),
         &[
