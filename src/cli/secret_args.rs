@@ -123,15 +123,19 @@ pub(super) fn refuse_other(
     of_route: Option<&Preset>,
 ) -> Result<(), CliError> {
     let Some(named) = named else { return Ok(()) };
+    let name = named.name.as_str();
     let theirs = match of_route {
         Some(own) if own.name == named.name => return Ok(()),
-        Some(own) => format!("is one of {} (provider = {:?})", own.title, own.name.as_str()),
+        Some(own) => format!(
+            "is one of {} (provider = {:?}), not one of {}",
+            own.title,
+            own.name.as_str(),
+            named.title
+        ),
         None => "has no provider: its signature is described in `verify`".to_owned(),
     };
     Err(CliError::Config(format!(
-        "route {route:?} {theirs}, not one of {}; leave {:?} out, or name another route",
-        named.title,
-        named.name.as_str()
+        "route {route:?} {theirs}; leave {name:?} out, or name another route"
     )))
 }
 
