@@ -50,6 +50,18 @@ struct Tried {
     name: String,
     /// What came of it.
     result: Result<String, String>,
+    /// It can be used, and somebody should look at it.
+    warning: bool,
+}
+
+impl Tried {
+    fn new(name: String, result: Result<String, String>) -> Self {
+        Self {
+            name,
+            result,
+            warning: false,
+        }
+    }
 }
 
 /// Checks, prints, and gives 0, 1 when the store or an upstream cannot be used, 2 when the configuration is wrong.
@@ -89,19 +101,23 @@ fn watched(config: &Config) -> Vec<Tried> {
         answer_bytes_max: 16 << 20,
     };
     let metrics = gateway.text("/metrics");
-    let one = |route: &Arc<Route>| Tried {
-        name: format!("enforce = false on {}", path_text(&route.path)),
-        // A gateway that does not run has nothing to tell.
-        result: Ok(match &metrics {
+    let one = |route: &Arc<Route>| {
+        let (text, warning) = match &metrics {
             Ok(metrics) => refused_text(metrics, route.name.as_str()),
-            Err(error) => error.to_string(),
-        }),
+            // A gateway that does not run has nothing to tell.
+            Err(error) => (error.to_string(), false),
+        };
+        Tried {
+            name: format!("enforce = false on {}", path_text(&route.path)),
+            result: Ok(text),
+            warning,
+        }
     };
     watching.map(one).collect()
 }
 
-/// Of how many events how many would have been refused.
-fn refused_text(metrics: &str, route: &str) -> String {
+/// Of how many events how many would have been refused, and whether any would.
+fn refused_text(metrics: &str, route: &str) -> (String, bool) {
     let start = format!("hooklatch_unverified_total{{route={route:?},reason=\"");
     let counts = metrics.lines().filter_map(|line| {
         let (reason, count) = line.strip_prefix(&start)?.split_once("\"} ")?;
@@ -119,13 +135,14 @@ fn refused_text(metrics: &str, route: &str) -> String {
         .iter()
         .map(|(reason, count)| format!("{reason} {count}"))
         .collect();
-    match sum {
+    let text = match sum {
         0 => format!("{all} events since the gateway started, none would have been refused"),
         sum => format!(
             "{sum} of {all} events since the gateway started would have been refused ({})",
             reasons.join(", ")
         ),
-    }
+    };
+    (text, sum > 0)
 }
 
 fn print_text(config: Option<&Config>, problems: &Problems, tried: &[Tried]) {
@@ -154,6 +171,7 @@ fn print_text(config: Option<&Config>, problems: &Problems, tried: &[Tried]) {
     }
     for tried in tried {
         match &tried.result {
+            Ok(text) if tried.warning => out(&format!("warning  {}  {text}", tried.name)),
             Ok(text) => out(&format!("ok  {}  {text}", tried.name)),
             Err(text) => err(&format!("failed  {}  {text}", tried.name)),
         }
@@ -233,7 +251,7 @@ fn print_json(config: Option<&Config>, problems: &Problems, tried: &[Tried]) {
         .iter()
         .map(|tried| {
             let (Ok(text) | Err(text)) = &tried.result;
-            json!({ "name": tried.name, "ok": tried.result.is_ok(), "text": text })
+            json!({ "name": tried.name, "ok": tried.result.is_ok(), "warning": tried.warning, "text": text })
         })
         .collect();
     let ok = config.is_some() && tried.iter().all(|tried| tried.result.is_ok());
@@ -285,7 +303,7 @@ fn try_store(settings: &inbox::Settings) -> Tried {
     let name = format!("store {}", settings.path.display());
     let folder = existing(&settings.path);
     let result = probe_folder(&folder, settings);
-    Tried { name, result }
+    Tried::new(name, result)
 }
 
 fn probe_folder(folder: &Path, settings: &inbox::Settings) -> Result<String, String> {
@@ -399,10 +417,7 @@ fn try_upstreams(config: &Config) -> Vec<Tried> {
         Ok(runtime) => runtime,
         Err(error) => {
             let result = Err(format!("cannot connect from here: {error}"));
-            return vec![Tried {
-                name: "upstreams".to_owned(),
-                result,
-            }];
+            return vec![Tried::new("upstreams".to_owned(), result)];
         }
     };
     endpoints
@@ -419,10 +434,7 @@ fn try_upstreams(config: &Config) -> Vec<Tried> {
                 Err(_) => Err(format!("no connection within {}", show_duration(CONNECT_WAIT))),
             };
             let scheme = if endpoint.tls { "https" } else { "http" };
-            Tried {
-                name: format!("{scheme}://{}", endpoint.authority),
-                result,
-            }
+            Tried::new(format!("{scheme}://{}", endpoint.authority), result)
         })
         .collect()
 }
@@ -453,6 +465,32 @@ fn tls_connector() -> io::Result<tokio_rustls::TlsConnector> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_watching_route_would_have_refused_is_a_warning() {
+        let metric = |reason: &str, count| {
+            format!("hooklatch_unverified_total{{route=\"hooks/a\",reason=\"{reason}\"}} {count}\n")
+        };
+        for (metrics, text, warning) in [
+            (
+                String::new(),
+                "0 events since the gateway started, none would have been refused",
+                false,
+            ),
+            (
+                metric("not_enforced", 4),
+                "4 events since the gateway started, none would have been refused",
+                false,
+            ),
+            (
+                metric("mismatch", 3),
+                "3 of 3 events since the gateway started would have been refused (mismatch 3)",
+                true,
+            ),
+        ] {
+            assert_eq!(refused_text(&metrics, "hooks/a"), (text.to_owned(), warning));
+        }
+    }
 
     #[test]
     fn the_innermost_mount_counts() {

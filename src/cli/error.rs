@@ -12,7 +12,7 @@ pub enum CliError {
     /// There is no preset of that name.
     #[error(
         "there is no provider {given:?}{} `hooklatch providers` lists all",
-        nearest(given)
+        nearest_provider(given)
     )]
     Provider {
         /// What was given.
@@ -63,14 +63,19 @@ pub enum CliError {
 }
 
 /// The preset whose name is most like `given`.
-fn nearest(given: &str) -> String {
-    const ALIKE: f64 = 0.8;
+fn nearest_provider(given: &str) -> String {
     let names = preset::all().iter().map(|preset| preset.name.as_str());
+    nearest(given, names).map_or_else(|| ";".to_owned(), |name| format!("; did you mean {name:?}?"))
+}
+
+/// The name most like `given`, if any is like it at all.
+pub(super) fn nearest<'n>(given: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    const ALIKE: f64 = 0.8;
     names
         .map(|name| (strsim::jaro_winkler(given, name), name))
         .filter(|(alike, _)| *alike >= ALIKE)
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map_or_else(|| ";".to_owned(), |(_, name)| format!("; did you mean {name:?}?"))
+        .map(|(_, name)| name)
 }
 
 impl CliError {

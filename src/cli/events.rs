@@ -137,6 +137,8 @@ pub struct Defaults {
     pub admin: Option<SocketAddr>,
     /// `[admin] token`.
     pub token: Option<SecretText>,
+    /// What is wrong with the configuration, which then says nothing.
+    pub problem: Option<String>,
 }
 
 /// Why the command could not do it.
@@ -148,6 +150,14 @@ pub enum EventsError {
     /// Neither argument nor configuration names the admin listener.
     #[error("no admin listener named; pass --admin or a configuration with [admin]")]
     NoAdmin,
+    /// The configuration that should name it cannot be used.
+    #[error("{problem}\nhooklatch: nothing was done; mend the configuration, or say it with {option}")]
+    Config {
+        /// What is wrong with it.
+        problem: String,
+        /// What names it without a configuration.
+        option: &'static str,
+    },
     /// There is no such event.
     #[error("there is no event {0} in the store")]
     NoEvent(i64),
@@ -218,7 +228,14 @@ pub fn run(
             chosen.events = replay.events.into_iter().map(Seq).collect();
             chosen.conflict = replay.conflict;
             chosen.dry_run = replay.dry_run;
-            let admin = replay.admin.or(defaults.admin).ok_or(EventsError::NoAdmin)?;
+            let unnamed = || match defaults.problem.clone() {
+                Some(problem) => EventsError::Config {
+                    problem,
+                    option: "--admin",
+                },
+                None => EventsError::NoAdmin,
+            };
+            let admin = replay.admin.or(defaults.admin).ok_or_else(unnamed)?;
             let (deliveries, skipped) = ask(admin, defaults.token.as_ref(), &selection_json(&chosen))?;
             print_replayed(deliveries, skipped, replay.dry_run, replay.output, out).map_err(written)
         }
@@ -226,11 +243,18 @@ pub fn run(
 }
 
 fn open(place: &PlaceArgs, defaults: &Defaults) -> Result<Reader, EventsError> {
-    let store = place
-        .store
-        .as_ref()
-        .or(defaults.store.as_ref())
-        .ok_or(EventsError::NoStore)?;
+    let store =
+        place
+            .store
+            .as_ref()
+            .or(defaults.store.as_ref())
+            .ok_or_else(|| match defaults.problem.clone() {
+                Some(problem) => EventsError::Config {
+                    problem,
+                    option: "--store",
+                },
+                None => EventsError::NoStore,
+            })?;
     Ok(Reader::open(store)?)
 }
 

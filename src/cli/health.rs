@@ -1,21 +1,26 @@
 //! `hooklatch health`: asks a running gateway how it is; made for a container's health check.
 //!
-//! Plain blocking HTTP, so that the check starts fast and needs no shell, no curl and no configuration.
+//! Plain blocking HTTP, so that the check starts fast and needs no shell and no curl; of the configuration only the listener is read.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use super::{Global, reachable};
+use crate::config::health_listener;
+
+/// Where the admin API listens where nothing else is said.
+const URL: &str = "http://127.0.0.1:9190";
 /// Bytes of an answer that are read; ours are far shorter.
 const ANSWER_BYTES_MAX: usize = 8 * 1024;
 
 /// The arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where the admin API or the probe listens.
-    #[arg(long, default_value = "http://127.0.0.1:9190")]
-    pub url: String,
+    /// Where the admin API or the probe listens [default: as the configuration says, else http://127.0.0.1:9190]
+    #[arg(long)]
+    pub url: Option<String>,
     /// How long the whole check may take, like 2s or 500ms.
     #[arg(long, default_value = "2s", value_parser = parse_timeout)]
     pub timeout: Duration,
@@ -29,7 +34,9 @@ pub struct Args {
 enum CheckError {
     #[error("url {given:?} is not http://host:port; write it like http://127.0.0.1:9190")]
     Url { given: String },
-    #[error("cannot reach {address}: {source}")]
+    #[error(
+        "cannot reach {address}: {source}; if it listens elsewhere, say where with --url, or name its configuration with -c"
+    )]
     Reach { address: String, source: io::Error },
     #[error("{address} does not answer: {source}")]
     Answer { address: String, source: io::Error },
@@ -38,14 +45,40 @@ enum CheckError {
 }
 
 /// Asks, prints one line, and gives 0 when the answer is 200, else 1.
-pub fn run(args: &Args) -> ExitCode {
-    let (code, line) = match check(args) {
+pub fn run(args: &Args, global: &Global) -> ExitCode {
+    let told = match (&args.url, listener(global)) {
+        (None, Ok(Some(listener))) => check(&Args {
+            url: Some(format!("http://{listener}")),
+            ..args.clone()
+        }),
+        (None, Err(line)) => Err(line),
+        _ => check(args),
+    };
+    let (code, line) = match told {
         Ok(line) => (ExitCode::SUCCESS, line),
         Err(line) => (ExitCode::FAILURE, line),
     };
     // The exit code is the answer; a reader that is gone does not change it.
     drop(writeln!(io::stdout(), "{line}"));
     code
+}
+
+/// Where the configuration says that the gateway listens; `None` without a configuration.
+///
+/// # Errors
+/// The line for one that was named and cannot be read.
+fn listener(global: &Global) -> Result<Option<SocketAddr>, String> {
+    let path = global.config_path();
+    let listener = match std::fs::read_to_string(&path) {
+        Ok(text) => health_listener(&text),
+        Err(error) if global.config.is_some() => {
+            return Err(format!("cannot read {}: {error}", path.display()));
+        }
+        Err(_) => None,
+    };
+    // Port 0 is any: nobody knows which.
+    let listener = listener.filter(|listener| listener.port() != 0);
+    Ok(listener.map(reachable))
 }
 
 /// The line for good health.
@@ -58,7 +91,8 @@ pub fn check(args: &Args) -> Result<String, String> {
     } else {
         ("/readyz", "ready")
     };
-    match ask(&args.url, path, args.timeout) {
+    let url = args.url.as_deref().unwrap_or(URL);
+    match ask(url, path, args.timeout) {
         Ok((200, _)) => Ok(word.to_owned()),
         Ok((status, body)) => Err(format!("not {word}: {status} {body}")),
         Err(error) => Err(error.to_string()),

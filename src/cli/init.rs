@@ -5,10 +5,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::config_lines::{Lines, Place, quoted};
+use super::secret_args::find;
 use super::{EXIT_CONFIG, err, out};
 use crate::config::{Env, Severity, inspect};
 use crate::event::Timestamp;
-use crate::provider::preset;
+use crate::provider::preset::Preset;
+
+/// Random bytes in the path of a sender that signs nothing.
+const PATH_SECRET_BYTES: usize = 24;
 
 /// The arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,6 +27,9 @@ pub struct Args {
     /// Where the provider sends them [default: /hooks/<provider>]
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,
+    /// The URL that the provider is given, for those that sign it (Twilio, Square, ...)
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
     /// The folder of the store
     #[arg(long, value_name = "FOLDER", default_value = "./hooklatch-data")]
     pub store: String,
@@ -35,15 +43,42 @@ pub struct Args {
 
 /// Writes the file and says what comes next; 2 when the arguments would not make a configuration.
 pub fn run(args: &Args) -> ExitCode {
-    let mut providers = args.provider.clone();
-    providers.dedup();
-    if providers.len() > 1 && args.path.is_some() {
-        err("--path goes with one --provider only: each provider needs a path of its own");
+    let mut names = args.provider.clone();
+    names.dedup();
+    if names.len() > 1 && (args.path.is_some() || args.public_url.is_some()) {
+        err("--path and --public-url go with one --provider only: each provider needs its own");
         return ExitCode::from(EXIT_CONFIG);
     }
+    let mut routes = Vec::new();
+    for name in &names {
+        let route = find(name)
+            .map_err(|error| error.to_string())
+            .and_then(|preset| Ok((preset, name, path(args, preset, name)?)));
+        match route {
+            Ok(route) => routes.push(route),
+            Err(error) => {
+                err(&format!("error: {error}"));
+                return ExitCode::from(EXIT_CONFIG);
+            }
+        }
+    }
+    let providers: Vec<Lines<'_>> = routes
+        .iter()
+        .map(|(preset, name, path)| Lines {
+            preset,
+            name,
+            path,
+            upstream: &args.upstream,
+            public_url: args.public_url.as_deref(),
+        })
+        .collect();
     let text = text(&providers, args);
     // The written file must be one that `check` accepts, so mistakes in the arguments are found by the same reader.
-    let (config, problems) = inspect(&args.out.display().to_string(), &text, &SecretsPresent);
+    let (config, problems) = inspect(
+        &args.out.display().to_string(),
+        &text,
+        &SecretsPresent(&providers),
+    );
     if config.is_none() {
         let errors = problems
             .list()
@@ -80,89 +115,64 @@ pub fn run(args: &Args) -> ExitCode {
     } else {
         format!(" --config {}", args.out.display())
     };
+    for lines in &providers {
+        let title = &lines.preset.title;
+        match (lines.needs_url(), &args.public_url) {
+            (true, None) => out(&format!(
+                "{title} signs the URL too: put the one that is entered there into public_url of {}, or use --public-url",
+                args.out.display()
+            )),
+            (false, Some(_)) => out(&format!("{title} does not sign the URL: public_url was left out")),
+            _ => {}
+        }
+    }
     out("next:");
-    for provider in &providers {
-        out(&format!(
-            "  export {}=...   # the secret from {}",
-            variable(provider),
-            title(provider)
-        ));
+    for needed in providers.iter().flat_map(Lines::needed) {
+        out(&match needed.place {
+            Place::Variable(name) => format!("  export {name}=...   # {}", needed.what),
+            Place::File(path) => {
+                format!(
+                    "  openssl rand -hex 32 | tr -d '\\n' > {path}   # {}",
+                    needed.what
+                )
+            }
+        });
     }
     out(&format!("  hooklatch check{config}"));
     out(&format!("  hooklatch run{config}"));
     ExitCode::SUCCESS
 }
 
-fn text(providers: &[String], args: &Args) -> String {
+/// Where the events come in; of a sender that signs nothing, a path that nobody guesses.
+fn path(args: &Args, preset: &Preset, name: &str) -> Result<String, String> {
+    if let Some(path) = &args.path {
+        return Ok(path.clone());
+    }
+    if !preset.schemes.is_empty() {
+        return Ok(format!("/hooks/{name}"));
+    }
+    let mut secret = [0; PATH_SECRET_BYTES];
+    getrandom::fill(&mut secret)
+        .map_err(|error| format!("no random bytes for the path: {error}; give one with --path"))?;
+    Ok(format!("/hooks/{name}-{}", hex::encode(secret)))
+}
+
+fn text(providers: &[Lines<'_>], args: &Args) -> String {
     let mut text = String::from(
         "# Checked by: hooklatch check\n\nlisten = \"0.0.0.0:8080\"\n\n# Events are kept here until the app has taken \
          them: a folder on a lasting volume.\n[store]\n",
     );
-    text.push_str(&format!("path = {}\n\n", quoted(&args.store)));
-    text.push_str(
-        "# Where each secret comes from: a variable, or the file that <variable>_FILE names.\n[secrets]\n",
-    );
-    for provider in providers {
+    text.push_str(&format!("path = {}\n", quoted(&args.store)));
+    let secrets: String = providers.iter().map(Lines::secrets).collect();
+    if !secrets.is_empty() {
         text.push_str(&format!(
-            "{} = {{ env = {} }}\n",
-            key(provider),
-            quoted(&variable(provider))
+            "\n# Where each secret comes from: a variable, or the file that <variable>_FILE names.\n[secrets]\n{secrets}"
         ));
     }
     for provider in providers {
-        let path = args.path.clone().unwrap_or_else(|| format!("/hooks/{provider}"));
-        text.push_str(&format!(
-            "\n[[route]]\npath = {}\nprovider = {}\nsecrets = [{}]\nupstream = {{ url = {} }}\n",
-            quoted(&path),
-            quoted(provider),
-            quoted(provider),
-            quoted(&args.upstream)
-        ));
+        text.push_str(&format!("\n{}\n", provider.route()));
     }
     text
-}
-
-/// A TOML string; what cannot stand in one is escaped.
-fn quoted(text: &str) -> String {
-    let escaped: String = text
-        .chars()
-        .map(|letter| match letter {
-            '"' => "\\\"".to_owned(),
-            '\\' => "\\\\".to_owned(),
-            control if control.is_control() => format!("\\u{:04X}", u32::from(control)),
-            other => other.to_string(),
-        })
-        .collect();
-    format!("\"{escaped}\"")
-}
-
-/// A TOML key: bare where that is enough.
-fn key(text: &str) -> String {
-    let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if !text.is_empty() && text.bytes().all(bare) {
-        text.to_owned()
-    } else {
-        quoted(text)
-    }
-}
-
-/// `QUANTIV_WEBHOOK_SECRET`.
-fn variable(provider: &str) -> String {
-    let upper: String = provider
-        .chars()
-        .map(|letter| {
-            if letter.is_ascii_alphanumeric() {
-                letter.to_ascii_uppercase()
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    format!("{upper}_WEBHOOK_SECRET")
-}
-
-fn title(provider: &str) -> String {
-    preset::find(provider).map_or_else(|| provider.to_owned(), |preset| preset.title.clone())
 }
 
 fn write(path: &Path, text: &str, force: bool) -> io::Result<()> {
@@ -176,33 +186,37 @@ fn write(path: &Path, text: &str, force: bool) -> io::Result<()> {
     options.open(path)?.write_all(text.as_bytes())
 }
 
-/// Answers for every variable, since the secrets are put there later.
-struct SecretsPresent;
+/// Answers for every variable and file with a secret that fits, since they are put there later.
+struct SecretsPresent<'a>(&'a [Lines<'a>]);
 
-impl Env for SecretsPresent {
+impl SecretsPresent<'_> {
+    /// A secret of the form that the provider's first scheme wants, as its test vectors have it.
+    fn example(&self, is_it: impl Fn(&Place) -> bool) -> Option<Vec<u8>> {
+        let asks = |lines: &&Lines<'_>| lines.needed().iter().any(|needed| is_it(&needed.place));
+        let preset = self.0.iter().find(asks)?.preset;
+        let first = preset.schemes.first()?;
+        let mut vectors = preset.vectors.iter();
+        let found =
+            vectors.find(|vector| vector.scheme.as_deref().is_none_or(|name| *name == *first.name))?;
+        Some(found.secret.clone().into_bytes())
+    }
+}
+
+impl Env for SecretsPresent<'_> {
     fn var(&self, name: &str) -> Option<Vec<u8>> {
-        // 24 bytes in base64, so that it is a key in every form.
-        (!name.ends_with("_FILE")).then(|| b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_vec())
+        if name.ends_with("_FILE") {
+            return None;
+        }
+        let example = self.example(|place| matches!(place, Place::Variable(known) if known == name));
+        Some(example.unwrap_or_else(|| b"any-text-of-the-operator".to_vec()))
     }
 
-    fn read_file(&self, _path: &Path) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::NotFound.into())
+    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.example(|place| matches!(place, Place::File(known) if Path::new(known) == path))
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn now(&self) -> Timestamp {
         Timestamp(0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quoting_keeps_any_text_one_string() {
-        for given in ["plain", "a\"b", "a\\b", "a\nb", "\u{1}"] {
-            let parsed: toml::Table = format!("x = {}", quoted(given)).parse().unwrap();
-            assert_eq!(parsed.get("x").and_then(|value| value.as_str()), Some(given));
-        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod capture;
 pub mod check;
+mod config_lines;
 mod config_secrets;
 mod curl;
 pub mod error;
@@ -23,6 +24,7 @@ pub mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,7 +70,7 @@ pub struct Global {
 enum Verb {
     /// Run the gateway
     Run(run::Args),
-    /// Write a configuration for one provider
+    /// Write a configuration for one provider or several
     Init(init::Args),
     /// Say everything that is wrong with the configuration and whether its store can be used
     Check(check::Args),
@@ -133,24 +135,35 @@ where
         Verb::Providers(args) => said(providers::run(&args, &mut io::stdout())),
         Verb::Events(args) => look_at_events(args, &cli.global),
         Verb::Secrets(args) => look_at_secrets(&args, &cli.global),
-        Verb::Health(args) => health::run(&args),
+        Verb::Health(args) => health::run(&args, &cli.global),
     }
 }
 
 /// The configuration fills in what the arguments leave out; without one they must name everything.
 fn defaults(global: &Global) -> events::Defaults {
-    let config = inspect_file(&global.config_path(), &ProcessEnv).0;
-    config.map_or_else(events::Defaults::default, |config| events::Defaults {
-        store: config.store.map(|store| store.path),
-        admin: config.admin.listen,
-        token: config.admin.token,
-    })
+    let (config, problems) = inspect_file(&global.config_path(), &ProcessEnv);
+    match config {
+        Some(config) => events::Defaults {
+            store: config.store.map(|store| store.path),
+            admin: config.admin.listen.map(reachable),
+            token: config.admin.token,
+            problem: None,
+        },
+        None => events::Defaults {
+            problem: Some(format!("{}{}", problems.render(colour()), problems.summary())),
+            ..events::Defaults::default()
+        },
+    }
 }
 
 fn look_at_events(args: events::EventsArgs, global: &Global) -> ExitCode {
     match events::run(args, &defaults(global), SystemClock.now(), &mut io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(EventsError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error @ EventsError::Config { .. }) => {
+            err(&error.to_string());
+            ExitCode::from(EXIT_CONFIG)
+        }
         Err(error) => {
             err(&format!("hooklatch: {error}"));
             ExitCode::FAILURE
@@ -162,6 +175,10 @@ fn look_at_secrets(args: &secrets::SecretsArgs, global: &Global) -> ExitCode {
     match secrets::run(args, &defaults(global), &mut io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(SecretsError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error @ SecretsError::Config { .. }) => {
+            err(&error.to_string());
+            ExitCode::from(EXIT_CONFIG)
+        }
         Err(error) => {
             err(&format!("hooklatch: {error}"));
             ExitCode::FAILURE
@@ -211,6 +228,17 @@ impl Global {
             }
         }
     }
+}
+
+/// Nobody can connect to "every address".
+fn reachable(mut listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(match listen {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        });
+    }
+    listen
 }
 
 /// Writes a line to standard output; a reader that is gone is no reason to stop.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::config_lines::Lines;
 use super::error::CliError;
 use super::secret_args::find;
 use crate::provider::describe::{carried, describe};
@@ -36,6 +37,9 @@ pub enum Verb {
         /// The preset's name
         name: String,
     },
+    /// Anything else: most likely the name of one.
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }
 
 /// The form of the output.
@@ -78,9 +82,19 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, CliError> {
         }
         (Some(Verb::Page), _) => super::provider_page::write(out)?,
         (Some(Verb::Show { name }), Output::Text) => show(find(name)?, out)?,
+        (Some(Verb::Other(words)), _) => return Err(no_such_verb(words)),
         (Some(Verb::Show { name }), Output::Json) => writeln!(out, "{:#}", as_json(find(name)?))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said of a word that is no verb.
+fn no_such_verb(words: &[String]) -> CliError {
+    let word = words.first().map_or("", |word| word);
+    let name = find(word).map_or("NAME", |preset| preset.name.as_str());
+    CliError::Config(format!(
+        "`providers` takes `list` or `show`, not {word:?}; to see one preset: hooklatch providers show {name}"
+    ))
 }
 
 fn show(preset: &Preset, out: &mut dyn Write) -> Result<(), CliError> {
@@ -183,37 +197,23 @@ fn in_words(place: String) -> String {
 
 /// Lines to paste into the configuration.
 pub(super) fn config_lines(preset: &Preset) -> String {
-    let name = &preset.name;
-    let variable = name.as_str().to_uppercase().replace('-', "_");
-    let upstream = format!("upstream = {{ url = \"http://127.0.0.1:3000/hooks/{name}\" }}");
-    if preset.schemes.is_empty() {
-        return format!(
-            "[[route]]\npath = \"/hooks/{name}-long-secret-here\"\nprovider = \"{name}\"\nverify = \"none\"\n{upstream}"
-        );
+    let name = preset.name.as_str();
+    let end = if preset.schemes.is_empty() {
+        "-long-secret-here"
+    } else {
+        ""
+    };
+    let lines = Lines {
+        preset,
+        name,
+        path: &format!("/hooks/{name}{end}"),
+        upstream: &format!("http://127.0.0.1:3000/hooks/{name}"),
+        public_url: None,
+    };
+    match preset.schemes.is_empty() {
+        true => lines.route(),
+        false => format!("[secrets]\n{}\n{}", lines.secrets(), lines.route()),
     }
-    let mut lines = format!(
-        "[secrets]\n{name} = {{ env = \"{variable}_WEBHOOK_SECRET\" }}\n\n[[route]]\npath = \"/hooks/{name}\"\n\
-         provider = \"{name}\"\nsecrets = [\"{name}\"]\n"
-    );
-    if preset.schemes.first().is_some_and(Scheme::needs_url) {
-        lines.push_str(&format!(
-            "public_url = \"https://hooks.example.com/hooks/{name}\"\n"
-        ));
-    }
-    if preset
-        .handshakes
-        .iter()
-        .any(|handshake| handshake.verify_token.is_some())
-    {
-        lines.push_str(&format!(
-            "verify_token = {{ env = \"{variable}_VERIFY_TOKEN\" }}\n"
-        ));
-    }
-    if preset.proxy_hint.is_some() {
-        lines.push_str("mode = \"proxy\"\n");
-    }
-    lines.push_str(&upstream);
-    lines
 }
 
 fn as_json(preset: &Preset) -> Value {
@@ -357,9 +357,30 @@ mod tests {
             ),
             ("meta", "verify_token = { env = \"META_VERIFY_TOKEN\" }"),
             ("dockerhub", "verify = \"none\""),
+            ("strava", "verify_token = { env = \"STRAVA_VERIFY_TOKEN\" }"),
+            (
+                "gitlab",
+                "# gitlab = { env = \"GITLAB_WEBHOOK_SECRET\", scheme = \"signing\" }   # where it signs in that way: what follows whsec_, \
+                 decoded from base64",
+            ),
+            ("discord", "# the provider's public key, 32 bytes in hex"),
+            ("asana", "asana = { file = \"./asana-webhook-secret\" }"),
         ] {
             let text = providers(&["show", name]);
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_verb_leads_to_show() {
+        for (word, says) in [
+            ("stripe", "providers show stripe"),
+            ("nope", "providers show NAME"),
+        ] {
+            let cli = Cli::parse_from(["providers", word]);
+            let error = run(&cli.args, &mut Vec::new()).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+            assert_eq!(error.exit_code(), 2);
         }
     }
 

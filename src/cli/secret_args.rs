@@ -21,22 +21,26 @@ pub struct SecretArgs {
     /// File that holds a secret (one final line end is dropped, as in the configuration); may be repeated
     #[arg(long, value_name = "FILE")]
     pub secret_file: Vec<PathBuf>,
-    /// Use the secrets of this route of the configuration
+    /// Use scheme, secrets and public URL of this route of the configuration
     #[arg(long, value_name = "NAME")]
     pub route: Option<String>,
 }
 
 /// A route's scheme, and every secret of the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RouteSecrets {
+    /// Whose schemes these are; `None`: those of a `verify` table.
+    pub preset: Option<&'static Preset>,
     /// How the route's senders may sign.
     pub schemes: Vec<Scheme>,
     /// The URL that its sender was given.
     pub public_url: Option<String>,
     /// Where its refused requests are kept.
     pub quarantine: Option<PathBuf>,
-    /// The route's own with `of_route`, then those of the other routes.
+    /// The route's own with `of_route`, in its order and those that have expired last, then those of the other routes.
     pub secrets: Vec<NamedSecret>,
+    /// The route's secrets, each with the scheme that it is bound to.
+    pub bound: Vec<(SecretName, Box<str>)>,
 }
 
 /// What the verbs ask of the outside: implemented over `config`, and by tests.
@@ -52,8 +56,21 @@ pub trait SecretSource {
 }
 
 impl SecretArgs {
-    /// The scheme (the named provider's, else the route's) and the secrets, those given by hand first.
+    /// The scheme (the named provider's, else the route's) and the secrets, those given by hand first; at least one.
     pub(super) fn resolve(
+        &self,
+        provider: Option<&str>,
+        source: &dyn SecretSource,
+    ) -> Result<RouteSecrets, CliError> {
+        let given = self.schemes(provider, source)?;
+        match given.secrets.is_empty() {
+            true => Err(CliError::NoSecret),
+            false => Ok(given),
+        }
+    }
+
+    /// The same, perhaps without a secret.
+    pub(super) fn schemes(
         &self,
         provider: Option<&str>,
         source: &dyn SecretSource,
@@ -69,35 +86,62 @@ impl SecretArgs {
             let name = path.display().to_string();
             secrets.push(named(&name, read_secret(path)?));
         }
-        let preset = provider.map(find).transpose()?;
-        let mut schemes = preset.map(|preset| preset.schemes.clone()).unwrap_or_default();
-        let (mut public_url, mut quarantine) = (None, None);
+        let named = provider.map(find).transpose()?;
+        let mut given = RouteSecrets {
+            preset: named,
+            schemes: named.map(|preset| preset.schemes.clone()).unwrap_or_default(),
+            secrets,
+            ..RouteSecrets::default()
+        };
         if let Some(route) = &self.route {
             let found = source.route(route)?;
-            if schemes.is_empty() {
-                schemes = found.schemes;
+            // A route may have only some of its provider's schemes.
+            if named.is_none() || is_same(named, found.preset) {
+                given.preset = found.preset;
+                given.schemes = found.schemes;
+                given.bound = found.bound;
             }
-            public_url = found.public_url;
-            quarantine = found.quarantine;
-            secrets.extend(found.secrets);
+            given.public_url = found.public_url;
+            given.quarantine = found.quarantine;
+            given.secrets.extend(found.secrets);
         }
-        if secrets.is_empty() {
-            return Err(CliError::NoSecret);
-        }
-        if schemes.is_empty() {
-            let text = match preset {
+        if given.schemes.is_empty() {
+            let text = match given.preset {
                 Some(preset) => format!("{} signs nothing", preset.title),
                 None => "name a provider, or use --route".to_owned(),
             };
             return Err(CliError::Config(text));
         }
-        Ok(RouteSecrets {
-            schemes,
-            public_url,
-            quarantine,
-            secrets,
-        })
+        Ok(given)
     }
+}
+
+/// The refusal of a provider that is not the route's: what it signs, the route would not take.
+pub(super) fn refuse_other(
+    named: Option<&Preset>,
+    route: &str,
+    of_route: Option<&Preset>,
+) -> Result<(), CliError> {
+    let Some(named) = named else { return Ok(()) };
+    let name = named.name.as_str();
+    let theirs = match of_route {
+        Some(own) if own.name == named.name => return Ok(()),
+        Some(own) => format!(
+            "is one of {} (provider = {:?}), not one of {}",
+            own.title,
+            own.name.as_str(),
+            named.title
+        ),
+        None => "has no provider: its signature is described in `verify`".to_owned(),
+    };
+    Err(CliError::Config(format!(
+        "route {route:?} {theirs}; leave {name:?} out, or name another route"
+    )))
+}
+
+/// Whether both are the same preset.
+pub(super) fn is_same(one: Option<&Preset>, other: Option<&Preset>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one.name == other.name)
 }
 
 /// The preset of that name.
@@ -160,10 +204,10 @@ pub(super) mod fixed {
                 _ => return Err(CliError::Config(format!("there is no route {route:?}"))),
             };
             Ok(RouteSecrets {
+                preset: Some(find("iverton")?),
                 schemes: find("iverton")?.schemes.clone(),
-                public_url: None,
-                quarantine: None,
                 secrets,
+                ..RouteSecrets::default()
             })
         }
     }

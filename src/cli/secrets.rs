@@ -15,6 +15,8 @@ use super::gateway::{AskError, Gateway, plain};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// One wait for a secret: longer than the gateway's own.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(40);
+/// A gateway that has not refused a capture in this time waits for it.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of the gateway's answer: thousands of secrets.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
@@ -70,6 +72,14 @@ pub enum SecretsError {
     /// Neither argument nor configuration names the admin listener.
     #[error("no admin listener named; pass --admin or a configuration with [admin]")]
     NoAdmin,
+    /// The configuration that should name it cannot be used.
+    #[error(
+        "{problem}\nhooklatch: nothing was done; mend the configuration, or name the gateway with --admin"
+    )]
+    Config {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The gateway does not answer, or not with what was asked for.
     #[error(transparent)]
     Ask(#[from] AskError),
@@ -114,7 +124,7 @@ pub fn run(args: &SecretsArgs, defaults: &Defaults, out: &mut dyn Write) -> Resu
         Verb::Capture(args) => return capture(args, defaults, out),
     };
     let gateway = Gateway {
-        admin: args.admin.or(defaults.admin).ok_or(SecretsError::NoAdmin)?,
+        admin: admin(args.admin, defaults)?,
         token: defaults.token.as_ref(),
         timeout: ANSWER_TIMEOUT,
         answer_bytes_max: ANSWER_BYTES_MAX,
@@ -129,9 +139,18 @@ pub fn run(args: &SecretsArgs, defaults: &Defaults, out: &mut dyn Write) -> Resu
     .map_err(SecretsError::Write)
 }
 
+/// Where the gateway listens: as said, or as the configuration says.
+fn admin(said: Option<SocketAddr>, defaults: &Defaults) -> Result<SocketAddr, SecretsError> {
+    said.or(defaults.admin)
+        .ok_or_else(|| match defaults.problem.clone() {
+            Some(problem) => SecretsError::Config { problem },
+            None => SecretsError::NoAdmin,
+        })
+}
+
 fn capture(args: &CaptureArgs, defaults: &Defaults, out: &mut dyn Write) -> Result<(), SecretsError> {
     let gateway = Gateway {
-        admin: args.admin.or(defaults.admin).ok_or(SecretsError::NoAdmin)?,
+        admin: admin(args.admin, defaults)?,
         token: defaults.token.as_ref(),
         timeout: CAPTURE_TIMEOUT,
         answer_bytes_max: ANSWER_BYTES_MAX,
@@ -139,21 +158,36 @@ fn capture(args: &CaptureArgs, defaults: &Defaults, out: &mut dyn Write) -> Resu
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("route", &args.route)
         .finish();
-    let said = |out: &mut dyn Write, text: &str| writeln!(out, "{text}").and_then(|()| out.flush());
-    said(
-        out,
-        "waiting for the provider's handshake; register the webhook now",
-    )
-    .map_err(SecretsError::Write)?;
+    let target = format!("/-/capture?{query}");
+    let said = |out: &mut dyn Write, text: &str| {
+        let written = writeln!(out, "{text}").and_then(|()| out.flush());
+        written.map_err(SecretsError::Write)
+    };
     let until = Instant::now() + args.wait;
+    let mut waits = false;
     while Instant::now() < until {
-        let answer = gateway.ask("POST", &format!("/-/capture?{query}"), "")?;
+        // A gateway that refuses does so at once; only one that waits is worth a word.
+        let answer = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| gateway.ask("POST", &target, ""));
+            let begun = Instant::now();
+            while !waits && !asked.is_finished() {
+                std::thread::sleep(Duration::from_millis(5));
+                if begun.elapsed() > REFUSAL_TIMEOUT {
+                    waits = true;
+                    said(
+                        out,
+                        "waiting for the provider's handshake; register the webhook now",
+                    )?;
+                }
+            }
+            let answer = asked.join().map_err(|_| AskError::Answer)?;
+            Ok::<_, SecretsError>(answer?)
+        })?;
         if answer.get("captured") == Some(&Value::Bool(true)) {
             return said(
                 out,
                 "captured: the secret is in the route's file, and in use within seconds",
-            )
-            .map_err(SecretsError::Write);
+            );
         }
     }
     Err(SecretsError::Nothing)

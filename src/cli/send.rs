@@ -1,14 +1,18 @@
 //! `hooklatch send`: a realistic signed event through the front door, as the provider would send it.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::config_secrets::no_route;
 use super::error::CliError;
+use super::reachable;
+use super::secret_args::{find, is_same, refuse_other};
+use super::sign::private_key;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Timestamp;
@@ -17,7 +21,7 @@ use crate::provider::sample;
 use crate::provider::scheme::Credentials;
 use crate::provider::sign::{Draft, Signer};
 use crate::provider::signature::LiveKey;
-use crate::receive::settings::{Route, RoutePath, Verify};
+use crate::receive::settings::{FixedAnswer, Mode, Route, RoutePath, Verify};
 use crate::secret::SecretText;
 use crate::upstream::{Client, Endpoint, Limits, Request};
 
@@ -28,9 +32,9 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// What to send, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The provider
-    provider: String,
-    /// The event's type; the provider's first sample by default
+    /// The provider; with --route, the route's by default
+    provider: Option<String>,
+    /// The event's type; the provider's first sample by default, and a plain one on a route with a `verify` of its own
     #[arg(value_name = "EVENT")]
     event: Option<String>,
     /// The route to send to, by name; by default the provider's first
@@ -63,29 +67,13 @@ pub fn run(
     clock: &dyn Clock,
     out: &mut dyn Write,
 ) -> Result<ExitCode, CliError> {
-    let preset = preset::find(&args.provider).ok_or_else(|| CliError::Provider {
-        given: args.provider.clone(),
-    })?;
-    let event_type = args.event.as_deref();
-    let sample = match event_type {
-        None => preset.samples.first(),
-        Some(wanted) => preset.samples.iter().find(|sample| sample.event_type == wanted),
-    };
-    let sample = sample.ok_or_else(|| CliError::Event {
-        provider: args.provider.clone(),
-        given: event_type.unwrap_or_default().to_owned(),
-    })?;
-    let private_key = match &args.private_key {
-        Some(path) => {
-            let text = std::fs::read(path).map_err(|error| CliError::File {
-                path: path.clone(),
-                error,
-            })?;
-            Some(SecretText::new(text))
-        }
-        None => None,
-    };
-    let route = route(args, preset, config)?;
+    let args = &args.clone().with_the_event_in_its_place();
+    let named = args.provider.as_deref().map(find).transpose()?;
+    let route = route(named, args.route.as_deref(), config)?;
+    let preset = preset::find(route.provider.as_str());
+    refuse_other(named, route.name.as_str(), preset)?;
+    let sample = sample_of(preset, args.event.as_deref())?;
+    let private_key = args.private_key.as_deref().map(private_key).transpose()?;
     let endpoint = target(args, config, route)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -95,12 +83,12 @@ pub fn run(
     for _ in 0..args.count {
         let (seed, now) = (fastrand::u64(..), clock.now());
         let body = sample::fill(&sample.body, seed, now);
-        let headers = sample::fill_headers(&sample.headers, seed, now);
+        let mut headers = sample::fill_headers(&sample.headers, seed, now);
         let times = if args.repeat { 2 } else { 1 };
         for time in 0..times {
             let message = Message {
                 preset,
-                sample,
+                sample: &sample,
                 private_key: private_key.as_ref(),
                 route,
                 endpoint: &endpoint,
@@ -109,7 +97,10 @@ pub fn run(
                 spoilt: args.bad_signature,
                 repeated: time > 0,
             };
-            as_expected &= runtime.block_on(message.send(&client, clock.now(), out))?;
+            let (expected, drawn) = runtime.block_on(message.send(&client, clock.now(), out))?;
+            as_expected &= expected;
+            // A repeat is the same event, so it has the ids that were drawn while signing.
+            headers.extend(drawn);
         }
     }
     Ok(if as_expected {
@@ -119,8 +110,44 @@ pub fn run(
     })
 }
 
+impl Args {
+    /// With `--route` the provider may be left out, and then the one word there is names the event.
+    fn with_the_event_in_its_place(mut self) -> Self {
+        let is_provider = |word: &str| preset::find(word).is_some();
+        if self.event.is_none()
+            && self.route.is_some()
+            && self.provider.as_deref().is_some_and(|word| !is_provider(word))
+        {
+            self.event = self.provider.take();
+        }
+        self
+    }
+}
+
+/// The preset's event of that type, or its first; on a route without a preset a plain one of that type.
+fn sample_of(preset: Option<&Preset>, event_type: Option<&str>) -> Result<Sample, CliError> {
+    let Some(preset) = preset else {
+        let event_type = event_type.unwrap_or("test");
+        let body = json!({ "id": "evt_{id}", "type": event_type, "created": "{time}" });
+        return Ok(Sample {
+            event_type: event_type.to_owned(),
+            body: body.to_string(),
+            content_type: "application/json".to_owned(),
+            headers: Vec::new(),
+        });
+    };
+    let found = match event_type {
+        None => preset.samples.first(),
+        Some(wanted) => preset.samples.iter().find(|sample| sample.event_type == wanted),
+    };
+    found.cloned().ok_or_else(|| CliError::Event {
+        provider: preset.name.to_string(),
+        given: event_type.unwrap_or_default().to_owned(),
+    })
+}
+
 struct Message<'a> {
-    preset: &'a Preset,
+    preset: Option<&'a Preset>,
     sample: &'a Sample,
     private_key: Option<&'a SecretText>,
     route: &'a Route,
@@ -132,9 +159,9 @@ struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Sends once; whether the answer is as it should be.
-    async fn send(&self, client: &Client, now: Timestamp, out: &mut dyn Write) -> Result<bool, CliError> {
-        let (draft, signed) = self.signed(now)?;
+    /// Sends once; whether the answer is as it should be, and the ids that were drawn.
+    async fn send(&self, client: &Client, now: Timestamp, out: &mut dyn Write) -> Result<Sent, CliError> {
+        let (draft, signed, drawn) = self.signed(now)?;
         let path = match &draft.query {
             Some(query) => format!("{}?{query}", bare(&self.endpoint.path)),
             None => self.endpoint.path.to_string(),
@@ -183,23 +210,24 @@ impl Message<'_> {
                     answer.status,
                     text.trim()
                 )?;
-                Ok(if self.spoilt {
-                    is_refused_signature(answer.status)
-                } else {
-                    (200..300).contains(&answer.status)
-                })
+                let expected = match self.spoilt {
+                    true => is_refused_signature(answer.status),
+                    false => (200..300).contains(&answer.status),
+                };
+                Ok((expected, drawn))
             }
             Err(error) => {
                 writeln!(out, "<- no answer: {error}; is the gateway running?")?;
-                Ok(false)
+                Ok((false, drawn))
             }
         }
     }
 
     /// The request as the provider would send it.
-    fn signed(&self, now: Timestamp) -> Result<(Draft, Signed), CliError> {
+    fn signed(&self, now: Timestamp) -> Result<(Draft, Signed, Headers), CliError> {
         let mut headers = self.headers.to_vec();
-        if let Some(name) = self.preset.identify.type_header.as_deref()
+        if let Some(preset) = self.preset
+            && let Some(name) = preset.identify.type_header.as_deref()
             && !headers.iter().any(|(known, _)| known == name)
         {
             headers.push((name.to_owned(), self.sample.event_type.clone()));
@@ -216,7 +244,7 @@ impl Message<'_> {
             body: self.body.as_bytes().to_vec(),
         };
         let Verify::Signature { proofs, .. } = &self.route.verify else {
-            return Ok((draft, Signed::Nothing));
+            return Ok((draft, Signed::Nothing, Vec::new()));
         };
         let is_live = |key: &&LiveKey| key.until.is_none_or(|until| now < until);
         let live = proofs
@@ -224,6 +252,7 @@ impl Message<'_> {
             .find_map(|proof| proof.keys.iter().find(is_live).map(|key| (&proof.scheme, key)));
         let (scheme, key) = live.ok_or(CliError::NoSecret)?;
         let first = draft.headers.len();
+        let is_drawn = |name: &str| scheme.drawn_headers().contains(&name);
         let signer = match self.private_key {
             Some(text) => Signer::Private(text),
             None => Signer::Secret(&key.key),
@@ -231,6 +260,8 @@ impl Message<'_> {
         scheme
             .sign(&signer, &mut draft, now)
             .map_err(|error| CliError::Config(error.to_string()))?;
+        let new = draft.headers.iter().skip(first);
+        let drawn = new.filter(|(name, _)| is_drawn(name)).cloned().collect();
         if self.spoilt {
             spoil(&mut draft, &scheme.headers());
         }
@@ -238,20 +269,34 @@ impl Message<'_> {
             true => Signed::From(first),
             false => Signed::Credential,
         };
-        Ok((draft, signed))
+        Ok((draft, signed, drawn))
     }
 
     fn meaning(&self, status: u16, body: &str) -> &'static str {
+        let proxied = matches!(self.route.mode, Mode::Proxy(_));
+        let (accepted, duplicate) = (&self.route.accepted, &self.route.duplicate);
+        let is = |fixed: &FixedAnswer| fixed.status == status && *fixed.body == *body;
+        // Where a provider wants an answer of its own, both are that.
+        let alike = accepted.status == duplicate.status && accepted.body == duplicate.body;
         match status {
-            200..300 if body.contains("\"duplicate\":true") => "a repeat: kept once, delivered once",
-            200..300 if self.repeated => "taken again",
             200..300 if self.spoilt => "taken although the signature is wrong!",
+            200..300 if !alike && is(duplicate) && proxied => "a repeat: relayed once",
+            200..300 if !alike && is(duplicate) => "a repeat: kept once, delivered once",
+            200..300 if proxied => "relayed: the app's own answer",
+            200..300 if alike => "accepted; this route's answers do not tell a duplicate",
+            200..300 if self.repeated => "taken again",
             200..300 => "kept",
             _ if self.spoilt && is_refused_signature(status) => "refused, not kept: as it should be",
+            _ if proxied => "refused, or the app's own answer",
             _ => "refused",
         }
     }
 }
+
+/// Name and value of each.
+type Headers = Vec<(String, String)>;
+/// Whether the answer was as it should be, and the ids that were drawn.
+type Sent = (bool, Headers);
 
 /// What of a draft is the signature.
 enum Signed {
@@ -288,22 +333,31 @@ fn is_refused_signature(status: u16) -> bool {
     matches!(status, 401 | 429)
 }
 
-fn route<'c>(args: &Args, preset: &Preset, config: &'c Config) -> Result<&'c Route, CliError> {
-    let routes = &config.routes.routes;
-    let found = match &args.route {
-        Some(name) => routes.iter().find(|route| route.name.as_str() == name),
-        None => routes
-            .iter()
-            .find(|route| route.provider.as_str() == preset.name.as_str()),
+fn route<'c>(
+    named: Option<&Preset>,
+    wanted: Option<&str>,
+    config: &'c Config,
+) -> Result<&'c Route, CliError> {
+    let mut routes = config.routes.routes.iter();
+    let found = match (wanted, named) {
+        (Some(name), _) => routes.find(|route| route.name.as_str() == name),
+        (None, Some(preset)) => {
+            routes.find(|route| is_same(Some(preset), preset::find(route.provider.as_str())))
+        }
+        (None, None) => {
+            let text =
+                "name the provider whose event is sent, or a route of the configuration with --route NAME";
+            return Err(CliError::Config(text.to_owned()));
+        }
     };
-    found.map(|route| &**route).ok_or_else(|| {
-        CliError::Config(match &args.route {
-            Some(name) => format!("the configuration has no route named {name:?}"),
-            None => format!(
-                "no route of the configuration has provider = {:?}; name one with --route",
-                args.provider
-            ),
-        })
+    found.map(|route| &**route).ok_or_else(|| match (wanted, named) {
+        (Some(name), _) => no_route(config, name),
+        (None, preset) => {
+            let name = preset.map_or("", |preset| preset.name.as_str());
+            CliError::Config(format!(
+                "no route of the configuration has provider = {name:?}; name one with --route"
+            ))
+        }
     })
 }
 
@@ -321,17 +375,6 @@ fn target(args: &Args, config: &Config, route: &Route) -> Result<Endpoint, CliEr
     };
     url.parse::<Endpoint>()
         .map_err(|error| CliError::Config(error.to_string()))
-}
-
-/// Nobody can connect to "every address".
-fn reachable(mut listen: SocketAddr) -> SocketAddr {
-    if listen.ip().is_unspecified() {
-        listen.set_ip(match listen {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        });
-    }
-    listen
 }
 
 fn limits() -> Limits {

@@ -2,26 +2,29 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::error::CliError;
-use super::secret_args::{SecretArgs, SecretSource, find};
+use super::secret_args::{RouteSecrets, SecretArgs, SecretSource, find, refuse_other};
 use crate::clock::Clock;
 use crate::event::Timestamp;
-use crate::provider::preset::Preset;
+use crate::provider::explain::NamedSecret;
+use crate::provider::preset;
 use crate::provider::sample;
-use crate::provider::sign::{Draft, Signer};
+use crate::provider::scheme::Scheme;
+use crate::provider::sign::{Draft, SignError, Signer};
+use crate::secret::SecretText;
 
 /// Print the signature header that a provider would send with a body.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     after_help = "Example:\n  hooklatch sign quintago --secret-env QUINTAGO_SECRET event.json\n  \
-                  curl -H \"$(hooklatch sign quintago --secret-env S event.json)\" --data-binary @event.json URL"
+                  hooklatch sign quintago --secret-env S event.json | curl -H @- --data-binary @event.json URL"
 )]
 pub struct Args {
-    /// The provider whose scheme is used
-    pub provider: String,
+    /// The provider whose scheme is used; with --route, the route's by default
+    pub provider: Option<String>,
     /// File that holds the body; `-` or nothing: standard input
     #[arg(value_name = "BODY")]
     pub body: Option<PathBuf>,
@@ -37,12 +40,26 @@ pub struct Args {
     /// The URL that the provider was given, for schemes that sign it
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
-    /// The secret given is the private key (PKCS#8) of a scheme whose secret is a public one
-    #[arg(long)]
-    pub private_key: bool,
+    /// The private key (PKCS#8) of a scheme whose secret is a public one; such as you made for a test
+    #[arg(long, value_name = "FILE")]
+    pub private_key: Option<PathBuf>,
     /// Where the secret is
     #[command(flatten)]
     pub secrets: SecretArgs,
+}
+
+impl Args {
+    /// With `--route` the provider may be left out, and then the one word there is names the body.
+    fn with_the_body_in_its_place(mut self) -> Self {
+        let is_provider = |word: &str| preset::find(word).is_some();
+        if self.body.is_none()
+            && self.secrets.route.is_some()
+            && self.provider.as_deref().is_some_and(|word| !is_provider(word))
+        {
+            self.body = self.provider.take().map(PathBuf::from);
+        }
+        self
+    }
 }
 
 /// Signs with the first secret given and writes `Header: value`, and `?name=value` where the query gets something too.
@@ -56,37 +73,47 @@ pub fn run(
     input: &mut dyn Read,
     out: &mut dyn Write,
 ) -> Result<ExitCode, CliError> {
-    let preset = find(&args.provider)?;
-    let given = args.secrets.resolve(Some(&args.provider), source)?;
+    let args = &args.clone().with_the_body_in_its_place();
+    if args.provider.is_none() && args.secrets.route.is_none() {
+        let text =
+            "name the provider whose scheme is used, or a route of the configuration with --route NAME";
+        return Err(CliError::Config(text.to_owned()));
+    }
+    let named = args.provider.as_deref().map(find).transpose()?;
+    if let (Some(route), Some(_)) = (&args.secrets.route, named) {
+        refuse_other(named, route, source.route(route)?.preset)?;
+    }
+    let given = args.secrets.schemes(args.provider.as_deref(), source)?;
     let scheme = match &args.scheme {
         None => given.schemes.first(),
         Some(name) => given.schemes.iter().find(|scheme| *scheme.name == **name),
     };
     let scheme = scheme.ok_or_else(|| {
         let names: Vec<&str> = given.schemes.iter().map(|scheme| &*scheme.name).collect();
-        CliError::Config(format!(
-            "there is no such scheme; {} has {}",
-            preset.title,
-            names.join(", ")
-        ))
+        let text = format!("there is no such scheme; there is {}", names.join(", "));
+        CliError::Config(text)
     })?;
-    let secret = given
-        .secrets
-        .iter()
-        .find(|secret| secret.of_route)
-        .ok_or(CliError::NoSecret)?;
-    let mut draft = draft(args, preset, given.public_url.as_deref(), clock.now(), input)?;
-    if args.private_key {
-        let signer = Signer::Private(&secret.text);
-        scheme.sign(&signer, &mut draft, clock.now())
-    } else {
-        let key = scheme.key(&secret.text).map_err(|error| CliError::Key {
-            name: secret.name.to_string(),
-            error,
-        })?;
-        scheme.sign(&Signer::Secret(&key), &mut draft, clock.now())
-    }
-    .map_err(|error| CliError::Config(error.to_string()))?;
+    let now = clock.now();
+    let mut sign = |signer: &Signer<'_>| {
+        let mut draft = draft(args, &given, now, input)?;
+        let signed = scheme.sign(signer, &mut draft, now);
+        signed.map_err(|error| CliError::Config(error.to_string()))?;
+        Ok::<_, CliError>(draft)
+    };
+    let draft = match &args.private_key {
+        Some(path) => sign(&Signer::Private(&private_key(path)?))?,
+        None => {
+            let secret = secret_of(&given, scheme).ok_or(CliError::NoSecret)?;
+            if scheme.has_public_key() {
+                return Err(CliError::Config(SignError::NeedsPrivateKey.to_string()));
+            }
+            let key = scheme.key(&secret.text).map_err(|error| CliError::Key {
+                name: secret.name.to_string(),
+                error,
+            })?;
+            sign(&Signer::Secret(&key))?
+        }
+    };
     if let Some(path) = &args.body_out {
         fs::write(path, &draft.body).map_err(|error| CliError::File {
             path: path.clone(),
@@ -102,14 +129,27 @@ pub fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn draft(
-    args: &Args,
-    preset: &Preset,
-    public_url: Option<&str>,
-    now: Timestamp,
-    input: &mut dyn Read,
-) -> Result<Draft, CliError> {
-    let given = args.public_url.as_deref().or(public_url);
+/// The first secret that is for the scheme: a route's may be bound to another one.
+fn secret_of<'g>(given: &'g RouteSecrets, scheme: &Scheme) -> Option<&'g NamedSecret> {
+    let is_for_another = |secret: &NamedSecret| {
+        let mut bound = given.bound.iter().filter(|(name, _)| *name == secret.name);
+        bound.next().is_some_and(|(_, other)| *other != scheme.name)
+    };
+    let mut own = given.secrets.iter().filter(|secret| secret.of_route);
+    own.find(|secret| !is_for_another(secret))
+}
+
+/// The text of a private key.
+pub(super) fn private_key(path: &Path) -> Result<SecretText, CliError> {
+    let text = fs::read(path).map_err(|error| CliError::File {
+        path: path.to_owned(),
+        error,
+    })?;
+    Ok(SecretText::new(text))
+}
+
+fn draft(args: &Args, from: &RouteSecrets, now: Timestamp, input: &mut dyn Read) -> Result<Draft, CliError> {
+    let given = args.public_url.as_deref().or(from.public_url.as_deref());
     let (url, query) = match given.map(|url| url.split_once('?').unwrap_or((url, ""))) {
         Some((url, query)) => (
             Some(url.to_owned()),
@@ -119,9 +159,13 @@ fn draft(
     };
     let (body, headers) = match &args.event {
         Some(given) => {
+            let preset = from.preset.ok_or_else(|| {
+                let text = "a route with a `verify` of its own has no sample events; give a body";
+                CliError::Config(text.to_owned())
+            })?;
             let sample = preset.samples.iter().find(|sample| sample.event_type == *given);
             let sample = sample.ok_or_else(|| CliError::Event {
-                provider: args.provider.clone(),
+                provider: preset.name.to_string(),
                 given: given.clone(),
             })?;
             let seed = fastrand::u64(..);
@@ -209,6 +253,36 @@ mod tests {
             by_route,
             sign(&["iverton", "--secret-env", "MAIN"], b"{}").unwrap()
         );
+    }
+
+    #[test]
+    fn a_route_needs_no_provider_and_takes_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("body.json");
+        fs::write(&path, "{}").unwrap();
+        let file = path.to_str().unwrap();
+        let by_route = sign(&["--route", "good", file], b"").unwrap();
+        assert_eq!(
+            by_route,
+            sign(&["iverton", "--route", "good", file], b"").unwrap()
+        );
+        let error = sign(&["stripe", "--route", "good", file], b"").unwrap_err();
+        let expected = "route \"good\" is one of Iverton AI (provider = \"iverton\"), not one of Stripe; leave \"stripe\" out, or name \
+                        another route";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn a_private_key_is_asked_for_and_is_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        fs::write(&path, pair.serialize_pem()).unwrap();
+        let file = path.to_str().unwrap();
+        let signed = sign(&["discord", "--private-key", file], b"{}").unwrap();
+        assert!(signed.contains("x-signature-ed25519: "), "{signed}");
+        let error = sign(&["discord", "--secret-file", file], b"{}").unwrap_err();
+        assert!(error.to_string().contains("--private-key FILE"), "{error}");
     }
 
     #[test]

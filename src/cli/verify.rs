@@ -11,19 +11,22 @@ use super::sign::read_body;
 use crate::clock::Clock;
 use crate::event::Timestamp;
 use crate::fields::Fields;
-use crate::provider::explain::{Verdict, explain};
-use crate::provider::preset;
-use crate::provider::scheme::{Request, Scheme};
+use crate::provider::describe::{carried, describe};
+use crate::provider::explain::{Difference, Verdict, explain};
+use crate::provider::handshake::Handshake;
+use crate::provider::preset::{self, Preset};
+use crate::provider::scheme::{Credentials, Request, Scheme};
+use crate::provider::sign::SignError;
+use crate::provider::signature::SignatureError;
 
 /// Check a captured request as the gateway would, and say why it fails.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Never prints a secret or a signature. Exit code 0: accepted, 1: refused.\n\nExample:\n  \
+    after_help = "Never prints a secret or a signature. Exit code 0: accepted, 1: refused, or no event.\n\nExample:\n  \
                   hooklatch verify quantiv --secret-env QUANTIV_SECRET --explain request.txt"
 )]
 pub struct Args {
     /// The provider whose scheme is used; with --route, the route's by default
-    #[arg(required_unless_present = "route")]
     pub provider: Option<String>,
     /// File that holds the request: headers, an empty line, the body; or a curl command; `-` or nothing: standard input
     #[arg(value_name = "REQUEST", conflicts_with_all = ["header", "body"])]
@@ -34,9 +37,9 @@ pub struct Args {
     /// File that holds the body alone; `-`: standard input
     #[arg(long, value_name = "FILE")]
     pub body: Option<PathBuf>,
-    /// When the request came (RFC 3339), for schemes that sign the time; now by default
-    #[arg(long, value_name = "TIME")]
-    pub at: Option<jiff::Timestamp>,
+    /// When the request came, for schemes that sign the time: like 2026-11-21T01:15:00Z, or seconds since 1970; now by default
+    #[arg(long, value_name = "TIME", value_parser = parse_at)]
+    pub at: Option<Timestamp>,
     /// The URL that the provider was given, for schemes that sign it
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
@@ -68,6 +71,21 @@ impl Args {
     }
 }
 
+/// A time, or seconds since 1970.
+fn parse_at(text: &str) -> Result<Timestamp, String> {
+    let wrong = "write it like 2026-11-21T01:15:00Z, or as seconds since 1970 like 1795223700";
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let secs: i64 = text.parse().map_err(|_| wrong.to_owned())?;
+        // More digits are milliseconds, and would be a time thousands of years ahead.
+        return match secs {
+            0..100_000_000_000 => Ok(Timestamp(secs * 1000)),
+            _ => Err(wrong.to_owned()),
+        };
+    }
+    let time: jiff::Timestamp = text.parse().map_err(|_| wrong.to_owned())?;
+    Ok(Timestamp(time.as_millisecond()))
+}
+
 /// Writes the verdict. The exit code is 0 for a match and 1 for a refusal.
 ///
 /// # Errors
@@ -80,16 +98,16 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, CliError> {
     let args = &args.clone().with_the_request_in_its_place();
-    let RouteSecrets {
-        schemes,
-        public_url,
-        quarantine,
-        secrets,
-    } = args.secrets.resolve(args.provider.as_deref(), source)?;
-    let mut at = args.at.map(|at| Timestamp(at.as_millisecond()));
+    if args.provider.is_none() && args.secrets.route.is_none() {
+        let text =
+            "name the provider whose scheme is used, or a route of the configuration with --route NAME";
+        return Err(CliError::Config(text.to_owned()));
+    }
+    let given = args.secrets.resolve(args.provider.as_deref(), source)?;
+    let mut at = args.at;
     let request = match &args.quarantined {
         Some(wanted) => {
-            let (path, kept_at) = quarantined(quarantine.as_deref(), wanted)?;
+            let (path, kept_at) = quarantined(given.quarantine.as_deref(), wanted)?;
             at = at.or(Some(kept_at));
             writeln!(out, "{}, received {kept_at}", path.display())?;
             read_request(
@@ -102,59 +120,36 @@ pub fn run(
         }
         None => read_request(args, input)?,
     };
-    let given = args
+    let public_url = args
         .public_url
         .as_deref()
         .map(|url| url.split('?').next().unwrap_or_default());
     let seen = Request {
         method: request.method.as_deref().unwrap_or("POST"),
-        public_url: given.or(public_url.as_deref()).or(request.url()),
+        public_url: public_url.or(given.public_url.as_deref()).or(request.url()),
         query: request.query(),
         ..Request::new(&request.headers, &request.body)
     };
+    if seen.public_url.is_none() && given.schemes.iter().all(Scheme::needs_url) {
+        return Err(CliError::Config(SignError::NeedsUrl.to_string()));
+    }
     let now = at.unwrap_or_else(|| clock.now());
-    let verdict = explain(&schemes, &seen, &secrets, now);
-    match &verdict {
-        Verdict::Match { secret } => writeln!(out, "match: the secret is {secret}")?,
-        _ if !args.explain => writeln!(out, "no match; --explain says why")?,
-        Verdict::Differs {
-            secret,
-            header,
-            differences,
-        } => {
-            writeln!(
-                out,
-                "no match. The signature in `{header}` was made with {secret}, but:"
-            )?;
-            for difference in differences {
-                writeln!(out, "- {difference}")?;
-            }
-        }
-        Verdict::Unexplained {
-            error,
-            digest_headers,
-        } => {
-            writeln!(out, "no match: {error}.")?;
-            if digest_headers.is_empty() {
-                writeln!(out, "- no header holds anything of a digest's form")?;
-                let read: Vec<_> = schemes.iter().flat_map(Scheme::headers).collect();
-                writeln!(out, "- this scheme reads `{}`", read.join("`, then `"))?;
-            } else {
-                let found = digest_headers.join("`, `");
-                writeln!(out, "- headers that hold a digest: `{found}`")?;
-                writeln!(
-                    out,
-                    "- none of the secrets given made it, over this body or any that was tried"
-                )?;
-                writeln!(
-                    out,
-                    "- compare the secret with the provider's page, and capture the body as bytes"
-                )?;
-            }
-            writeln!(out, "- {}", sizes(&request))?;
+    let verdict = explain(&given.schemes, &seen, &given.secrets, now);
+    let accepted = matches!(verdict, Verdict::Match { .. });
+    if let Some(asked) = handshake(given.preset, &seen, accepted) {
+        let title = given.preset.map_or("this sender", |preset| &preset.title);
+        writeln!(
+            out,
+            "this is a handshake of {title} and no event; the gateway answers it itself: {}",
+            asked.describe()
+        )?;
+        if !asked.signed {
+            return Ok(ExitCode::FAILURE);
         }
     }
-    let accepted = matches!(verdict, Verdict::Match { .. });
+    for line in lines(&verdict, args, &given, &request) {
+        writeln!(out, "{line}")?;
+    }
     Ok(if accepted {
         ExitCode::SUCCESS
     } else {
@@ -162,11 +157,171 @@ pub fn run(
     })
 }
 
+/// The handshake that a request is, and then no event. What has a good signature is an event before it is a handshake of the kind
+/// that comes without one.
+fn handshake<'p>(preset: Option<&'p Preset>, seen: &Request<'_>, accepted: bool) -> Option<&'p Handshake> {
+    let mut handshakes = preset?.handshakes.iter();
+    handshakes.find(|handshake| handshake.matches(seen) && (handshake.signed || !accepted))
+}
+
+/// The verdict, line by line.
+fn lines(verdict: &Verdict, args: &Args, given: &RouteSecrets, request: &Capture) -> Vec<String> {
+    let provider = given.preset.map(|preset| preset.name.as_str());
+    match verdict {
+        Verdict::Match { secret } => vec![format!("match: the secret is {secret}")],
+        _ if !args.explain => vec!["no match; --explain says why".to_owned()],
+        Verdict::Differs {
+            secret,
+            header,
+            differences,
+        } => {
+            let mut lines = vec![match differences.iter().any(Difference::is_of_a_token) {
+                true => format!("no match. The token in `{header}` is the secret {secret}, but:"),
+                false => format!("no match. The signature in `{header}` was made with {secret}, but:"),
+            }];
+            let texts = differences.iter().map(|difference| difference.text(provider));
+            lines.extend(texts.map(|text| format!("- {text}")));
+            lines
+        }
+        Verdict::Unexplained {
+            error: SignatureError::Missing,
+            ..
+        } if args.quarantined.is_some() && sends_credential(&given.schemes) => {
+            let text = "no match: the header or parameter that holds the credential is not kept in quarantine, so nobody can tell here \
+                        whether it was there, and which one it was.\n- look at it where the sender sends it, or capture a request before \
+                        the gateway";
+            vec![text.to_owned()]
+        }
+        Verdict::Unexplained {
+            error,
+            read,
+            digest_headers,
+            lacking,
+            url,
+        } => {
+            let mut lines = vec![format!("no match: {error}.")];
+            if let Some(text) = lacking {
+                lines.push(format!("- {text}"));
+            }
+            if digest_headers.is_empty() {
+                lines.extend(where_it_stood(given, read, *error));
+            } else {
+                let found = digest_headers.join("`, `");
+                lines.push(format!("- headers that hold a digest: `{found}`"));
+                if read.is_empty() {
+                    lines.extend(where_it_stood(given, read, *error));
+                }
+            }
+            if args.quarantined.is_some() {
+                lines.extend(left_out(given));
+            }
+            if given.schemes.iter().all(Scheme::is_fetched) {
+                let text = "- this provider publishes its keys, and `verify` fetches nothing: only the running gateway can tell";
+                lines.push(text.to_owned());
+            } else if !digest_headers.is_empty() || (!read.is_empty() && *error == SignatureError::Mismatch) {
+                lines.extend(next_steps(given));
+            }
+            if let Some(url) = url {
+                let query = if url.contains('?') {
+                    ""
+                } else {
+                    " (the capture has no query)"
+                };
+                lines.push(format!(
+                    "- the URL that was taken for the signed one is {url}{query}: it must be the one that was entered at the provider, \
+                     with its query"
+                ));
+            }
+            lines.push(format!("- {}", sizes(request)));
+            lines
+        }
+    }
+}
+
+/// Where a signature was read that nothing explains.
+fn where_it_stood(given: &RouteSecrets, read: &[Box<str>], error: SignatureError) -> Vec<String> {
+    if read.is_empty() {
+        let mut places: Vec<String> = given.schemes.iter().map(carried).collect();
+        places.dedup();
+        let places = places.join("`, then `");
+        return vec![format!(
+            "- this scheme reads `{places}`, and the request has nothing there"
+        )];
+    }
+    let what = match given.schemes.iter().all(Scheme::sends_secret) {
+        true => "credential",
+        false => "signature",
+    };
+    let mut lines = vec![format!("- the {what} was read from {}", read.join(", "))];
+    if error == SignatureError::Malformed {
+        let mut facts = given.schemes.iter().flat_map(describe);
+        if let Some((_, form)) = facts.find(|(label, _)| *label == "form") {
+            lines.push(format!("- its form must be {form}"));
+        }
+    }
+    lines
+}
+
+/// What to do where a signature is well formed and no secret made it.
+fn next_steps(given: &RouteSecrets) -> Vec<String> {
+    let own = || given.secrets.iter().filter(|secret| secret.of_route);
+    let mut lines = Vec::new();
+    for secret in own() {
+        let mut errors = given
+            .schemes
+            .iter()
+            .map(|scheme| scheme.key(&secret.text).map(drop));
+        if let Some(Err(error)) = errors.next()
+            && errors.all(|result| result.is_err())
+        {
+            lines.push(format!("- {} was left out: {error}", secret.name));
+        }
+    }
+    if given.schemes.iter().all(Scheme::sends_secret) {
+        lines.push("- it is none of the secrets given".to_owned());
+        lines.push("- compare the secret with the one that was entered at the provider".to_owned());
+    } else {
+        lines.push("- none of the secrets given made it, over this body or any that was tried".to_owned());
+        lines.push("- compare the secret with the provider's page, and capture the body as bytes".to_owned());
+    }
+    lines
+}
+
+/// The headers that the request may have had, and that quarantine does not keep: of schemes that are not in use too.
+fn left_out(given: &RouteSecrets) -> Option<String> {
+    let schemes = given.preset.map_or(&*given.schemes, |preset| &*preset.schemes);
+    let mut names: Vec<Box<str>> = schemes
+        .iter()
+        .flat_map(|scheme| scheme.credentials().headers)
+        .collect();
+    names.dedup();
+    let text = || {
+        format!(
+            "- not kept in quarantine, and so not seen here: `{}`",
+            names.join("`, `")
+        )
+    };
+    (!names.is_empty()).then(text)
+}
+
+/// Whether the credential itself is sent, which quarantine does not keep.
+fn sends_credential(schemes: &[Scheme]) -> bool {
+    let mut all = schemes.iter().map(Scheme::credentials);
+    all.any(|found| found != Credentials::default())
+}
+
 /// The file of a refused request, and when it came.
 fn quarantined(folder: Option<&Path>, wanted: &str) -> Result<(PathBuf, Timestamp), CliError> {
     let nothing = |folder: &Path| {
         let text = format!(
-            "{} holds no such request; has the route on_bad_signature = {{ quarantine = \"64MiB\" }}?",
+            "{} holds no request; has the route on_bad_signature = {{ quarantine = \"64MiB\" }}?",
+            folder.display()
+        );
+        CliError::Config(text)
+    };
+    let no_such = |folder: &Path| {
+        let text = format!(
+            "{} holds no request {wanted:?}; give the beginning of a file's name, or `last`",
             folder.display()
         );
         CliError::Config(text)
@@ -175,6 +330,9 @@ fn quarantined(folder: Option<&Path>, wanted: &str) -> Result<(PathBuf, Timestam
     let entries = std::fs::read_dir(folder).map_err(|_| nothing(folder))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.sort();
+    if files.is_empty() {
+        return Err(nothing(folder));
+    }
     let found = match wanted {
         "last" => files.pop(),
         wanted => files.into_iter().find(|path| {
@@ -182,11 +340,11 @@ fn quarantined(folder: Option<&Path>, wanted: &str) -> Result<(PathBuf, Timestam
                 .is_some_and(|name| name.to_string_lossy().starts_with(wanted))
         }),
     };
-    let path = found.ok_or_else(|| nothing(folder))?;
+    let path = found.ok_or_else(|| no_such(folder))?;
     let name = path.file_stem().map(|name| name.to_string_lossy().into_owned());
     let millis = name
         .and_then(|name| name.parse().ok())
-        .ok_or_else(|| nothing(folder))?;
+        .ok_or_else(|| no_such(folder))?;
     Ok((path, Timestamp(millis)))
 }
 
@@ -313,7 +471,7 @@ mod tests {
                 "{}",
                 "no match. The signature in `x-iverton-signature` was made with LINE, but:\n- the signature is in \
                  `x-iverton-signature`; this scheme reads `x-quintago-signature`: choose the provider that sends it, \
-                 or name the header under `verify`\n- the secret ends in a line end that the sender's does not have: \
+                 or describe the sender in `verify` instead of `provider`\n- the secret ends in a line end that the sender's does not have: \
                  store it without (`printf %s`)\n",
                 false,
             ),
@@ -327,8 +485,170 @@ mod tests {
         );
         assert_eq!(
             text,
-            "no match: no signature header was sent.\n- no header holds anything of a digest's form\n- this scheme \
-             reads `x-iverton-signature`\n- the body has 2 bytes\n"
+            "no match: no signature header was sent.\n- this scheme reads `x-iverton-signature`, and the request has nothing \
+             there\n- the body has 2 bytes\n"
+        );
+    }
+
+    /// What is said of `input`, sent to `provider` and checked with the secret of `MAIN`.
+    fn said_of(arguments: &[&str], input: &str) -> String {
+        let (text, accepted) = verify(&[arguments, &["--explain"]].concat(), input.as_bytes());
+        assert!(!accepted, "{text}");
+        text
+    }
+
+    #[test]
+    fn a_secret_that_nobody_gave_is_said_for_every_form_of_signature() {
+        let digest = "ab".repeat(32);
+        for (name, provider, header) in [
+            ("Stripe", "stripe", format!("Stripe-Signature: t=0,v1={digest}")),
+            (
+                "Slack",
+                "slack",
+                format!("X-Slack-Request-Timestamp: 0\nX-Slack-Signature: v0={digest}"),
+            ),
+            (
+                "Zoom",
+                "zoom",
+                format!("X-Zm-Request-Timestamp: 0\nX-Zm-Signature: v0={digest}"),
+            ),
+            (
+                "GitHub",
+                "github",
+                format!("X-Hub-Signature-256: sha256={digest}"),
+            ),
+        ] {
+            let text = said_of(
+                &[provider, "--secret-env", "MAIN"],
+                &format!("{header}\n\n{{\"a\":1}}"),
+            );
+            let read = header.lines().next_back().and_then(|line| line.split(':').next());
+            for part in [
+                &*format!("`{}`", read.unwrap().to_ascii_lowercase()),
+                "none of the secrets given made it",
+                "compare the secret with the provider's page",
+            ] {
+                assert!(text.contains(part), "{name}: {text}");
+            }
+            assert!(!text.contains("no header holds"), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn where_the_url_is_signed_it_is_shown_or_asked_for() {
+        let request = "POST /in HTTP/1.1\nX-Square-Hmacsha256-Signature: \
+                       q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n\n{}";
+        let text = said_of(
+            &[
+                "square",
+                "--secret-env",
+                "MAIN",
+                "--public-url",
+                "https://h.example.com/in",
+            ],
+            request,
+        );
+        let says = "the URL that was taken for the signed one is https://h.example.com/in (the capture has no query): it must be the \
+                    one that was entered at the provider";
+        assert!(text.contains(says), "{text}");
+        let cli = Cli::parse_from(["verify", "square", "--secret-env", "MAIN"]);
+        let error = run(
+            &cli.args,
+            &Fixed,
+            &ManualClock::new(Timestamp(0)),
+            &mut request.as_bytes(),
+            &mut Vec::new(),
+        );
+        assert!(error.unwrap_err().to_string().contains("--public-url URL"));
+    }
+
+    #[test]
+    fn a_handshake_is_said_to_be_one() {
+        for (provider, input, name) in [
+            (
+                "meta",
+                "GET /in?hub.mode=subscribe&hub.challenge=1&hub.verify_token=x HTTP/1.1\n\n",
+                "hub.challenge",
+            ),
+            (
+                "slack",
+                "Host: a\n\n{\"type\":\"url_verification\",\"challenge\":\"c\"}",
+                "url_verification",
+            ),
+        ] {
+            let text = said_of(&[provider, "--secret-env", "MAIN"], input);
+            assert!(
+                text.starts_with("this is a handshake of ") && text.contains("no event"),
+                "{text}"
+            );
+            assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_no_key_is_named() {
+        let header = format!(
+            "X-Signature-Timestamp: 0\nX-Signature-Ed25519: {}",
+            "ab".repeat(64)
+        );
+        let text = said_of(&["discord", "--secret-env", "MAIN"], &format!("{header}\n\n{{}}"));
+        assert!(
+            text.contains("MAIN was left out: the secret is not hex"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_time_of_a_capture_is_read_in_two_ways() {
+        for (given, millis) in [
+            ("2026-11-21T01:15:00Z", Some(1_795_223_700_000)),
+            ("1795223700", Some(1_795_223_700_000)),
+            ("1795223700000", None),
+            ("yesterday", None),
+            ("", None),
+            ("-1", None),
+        ] {
+            let read = parse_at(given);
+            assert_eq!(read.as_ref().ok().map(|time| time.0), millis, "{given}");
+            assert!(read.is_ok() || read.unwrap_err().contains("2026-11-21T01:15:00Z"));
+        }
+    }
+
+    #[test]
+    fn quarantine_without_the_request_or_the_credential_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = |wanted| quarantined(Some(folder.path()), wanted).unwrap_err().to_string();
+        assert!(error("last").contains("on_bad_signature"));
+        std::fs::write(folder.path().join("000000000000001.http"), "Host: a\n\n{}").unwrap();
+        assert!(error("xx").contains("no request \"xx\""), "{}", error("xx"));
+        assert_eq!(quarantined(Some(folder.path()), "last").unwrap().1, Timestamp(1));
+
+        let args = Cli::parse_from(["verify", "--route", "r", "--quarantined", "--explain"]).args;
+        let gitlab = preset::find("gitlab").unwrap();
+        let given = RouteSecrets {
+            preset: Some(gitlab),
+            schemes: gitlab.schemes.iter().take(1).cloned().collect(),
+            ..RouteSecrets::default()
+        };
+        let request = capture::read(b"Host: a\n\n{}").unwrap();
+        let seen = Request::new(&request.headers, &request.body);
+        let verdict = explain(&given.schemes, &seen, &[], Timestamp(0));
+        let text = lines(&verdict, &args, &given, &request).join("\n");
+        assert!(text.contains("is not kept in quarantine"), "{text}");
+        // Where another of the provider's schemes is in use, the token is taken out all the same.
+        let signing = RouteSecrets {
+            schemes: gitlab.schemes.iter().skip(1).cloned().collect(),
+            ..given
+        };
+        let verdict = explain(&signing.schemes, &seen, &[], Timestamp(0));
+        let text = lines(&verdict, &args, &signing, &request).join("\n");
+        assert!(
+            text.contains("`webhook-signature`, and the request has nothing there"),
+            "{text}"
+        );
+        assert!(
+            text.contains("not kept in quarantine, and so not seen here: `x-gitlab-token`"),
+            "{text}"
         );
     }
 
@@ -354,7 +674,22 @@ mod tests {
 
     #[test]
     fn a_provider_or_a_route_is_needed() {
-        assert!(Cli::try_parse_from(["verify"]).is_err());
+        let cli = Cli::parse_from(["verify"]);
+        let error = run(
+            &cli.args,
+            &Fixed,
+            &ManualClock::new(Timestamp(0)),
+            &mut &b""[..],
+            &mut Vec::new(),
+        );
+        assert!(error.unwrap_err().to_string().contains("--route NAME"));
         assert!(Cli::try_parse_from(["verify", "iverton", "file", "--body", "-"]).is_err());
+        let error = Cli::try_parse_from(["verify", "--quarantined"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("--route <NAME>") && !error.contains("  <PROVIDER>"),
+            "{error}"
+        );
     }
 }

@@ -15,6 +15,7 @@ mod section;
 pub(crate) mod units;
 mod upstream;
 mod verify;
+mod verify_warnings;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -145,6 +146,15 @@ pub fn inspect(file_name: &str, text: &str, env: &dyn Env) -> (Option<Config>, P
 #[doc(hidden)]
 pub fn keys_asked_for(text: &str, env: &dyn Env) -> BTreeSet<String> {
     read("", text, env).2
+}
+
+/// Where a gateway with this configuration can be asked how it is: the admin listener, else the probe's. Nothing else is read, so
+/// that the answer needs no secret.
+pub fn health_listener(text: &str) -> Option<SocketAddr> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let context = Context::new(text, &ProcessEnv);
+    let (admin, _) = general::admin(&Section::root(&context, table.get_ref()), &Secrets::default());
+    admin.listen.or(admin.probe)
 }
 
 /// Name, text and `until` of every secret of `[secrets]` that can be read; for `sign` and `verify --explain`, which need

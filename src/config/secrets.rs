@@ -294,7 +294,11 @@ fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<V
                 "environment variable {} is not set ({file_name} neither)",
                 name.value
             );
-            context.error(&name.span, text, None);
+            let help = format!(
+                "export {}=..., or set {file_name} to the file that holds it, or write {{ file = \"...\" }} here",
+                name.value
+            );
+            context.error(&name.span, text, Some(&help));
             None
         }
         (None, None) => {
@@ -378,8 +382,9 @@ fn checked(context: &Context<'_>, what: &str, span: &Span, bytes: Vec<u8>) -> Op
         );
     }
     if bytes.len() < SECRET_BYTES_WEAK {
+        let plural = if bytes.len() == 1 { "" } else { "s" };
         let text = format!(
-            "{what} is {} bytes; anything under {SECRET_BYTES_WEAK} can be guessed offline from one captured request",
+            "{what} is {} byte{plural}; anything under {SECRET_BYTES_WEAK} can be guessed offline from one captured request",
             bytes.len()
         );
         context.warn(span, text, Some("make a longer one at the provider"));

@@ -370,14 +370,20 @@ impl<'s> Section<'s> {
     }
 }
 
-/// Names that other gateways use: table, name, our name, what to write.
-const RENAMED: [(&str, &str, &str, &str); 5] = [
+/// Names that other gateways use, or that belong elsewhere: table, name, our name in that table, what to write.
+const RENAMED: [(&str, &str, &str, &str); 6] = [
     ("store", "dir", "path", "the folder is called \"path\" here"),
     (
         "route",
         "secret",
         "secrets",
         "write secrets = [\"name\"] and define the name in [secrets]",
+    ),
+    (
+        "route",
+        "scheme",
+        "",
+        "it belongs on the secret: [secrets] then name = { ..., scheme = \"...\" }",
     ),
     ("route", "url", "upstream", "write upstream = { url = \"...\" }"),
     ("admin", "secret", "token", "the key is called \"token\""),

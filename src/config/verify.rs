@@ -9,9 +9,9 @@ use toml::de::DeValue;
 use super::context::Span;
 use super::secrets::{Secret, Secrets};
 use super::section::{Section, suggest};
+use super::verify_warnings;
 use crate::event::ProviderName;
 use crate::provider::identify::IdentifyRule;
-use crate::provider::key::KeyForm;
 use crate::provider::preset::{self, Preset};
 use crate::provider::scheme::{Credentials, Scheme};
 use crate::provider::scheme_text::{
@@ -57,7 +57,14 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
     let listed = listed(route, secrets);
     let public_url = public_url(route);
     let verify_token = secrets.reference(route, "verify_token").map(|at| at.value);
-    match (sender?, listed) {
+    let sender = sender?;
+    let (preset, schemes) = match &sender {
+        Sender::Preset(preset) => (Some(*preset), &*preset.schemes),
+        Sender::Custom(schemes) => (None, &**schemes),
+        Sender::Anybody(preset) => (*preset, &[][..]),
+    };
+    verify_warnings::handshakes_and_urls(route, preset, schemes);
+    match (sender, listed) {
         (Sender::Anybody(preset), listed) => {
             let span = route.key_span("verify");
             let text = "verify = \"none\": ANYBODY can send events here, and nothing checks them";
@@ -80,7 +87,7 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
                 verify: Verify::Nothing,
                 identify: preset.map(|preset| preset.identify.clone()).unwrap_or_default(),
                 public_url: None,
-                verify_token: None,
+                verify_token,
                 credentials: Credentials::default(),
                 body_window: BODY_WINDOW_UNKNOWN,
                 secrets: Vec::new(),
@@ -518,7 +525,8 @@ fn proofs(
             }
         };
         let Some(scheme) = scheme else { continue };
-        warn_of_whsec(route, scheme, secret, text, span);
+        verify_warnings::whsec(route, scheme, secret, text, span);
+        verify_warnings::another_scheme(route, schemes, secret, text, span);
         match scheme.key(text) {
             Ok(key) => {
                 let key = LiveKey {
@@ -542,29 +550,4 @@ fn proofs(
         }
     }
     (read == listed.len() && read > 0).then_some(proofs)
-}
-
-fn warn_of_whsec(route: &Section<'_>, scheme: &Scheme, secret: &Secret, text: &SecretText, span: &Span) {
-    let unstated = route.preset_is_absent() && scheme.key_form() == Some(KeyForm::Utf8);
-    if unstated && text.expose().starts_with(b"whsec_") && !key_form_is_written(route) {
-        let problem = format!(
-            "secret \"{}\" starts with whsec_: it is used as it stands; Standard Webhooks would decode it",
-            secret.name
-        );
-        let help = "write key = \"utf8\" or key = \"whsec\" in verify to say which";
-        route.context.warn(span, problem, Some(help));
-    }
-}
-
-fn key_form_is_written(route: &Section<'_>) -> bool {
-    route
-        .item("verify")
-        .and_then(|item| item.value.get_ref().as_table())
-        .is_some_and(|table| table.contains_key("key"))
-}
-
-impl Section<'_> {
-    fn preset_is_absent(&self) -> bool {
-        !self.has("provider")
-    }
 }

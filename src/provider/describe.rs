@@ -8,7 +8,7 @@ use super::key::{Algorithm, KeyForm};
 use super::place::Place;
 use super::scheme::{Rule, Scheme};
 use super::template::{Part, Value};
-use super::timestamp::{TimeUnit, TimestampRule, TimestampSource};
+use super::timestamp::{TimestampRule, TimestampSource};
 
 /// Where the signature stands, in a few words.
 pub fn carried(scheme: &Scheme) -> String {
@@ -152,11 +152,7 @@ fn timestamp(time: &TimestampRule) -> String {
         TimestampSource::First => "the first item of the header".to_owned(),
         TimestampSource::Json(tokens) => format!("{} of the body", super::place::pointer_text(tokens)),
     };
-    let unit = match time.unit {
-        TimeUnit::Seconds => "seconds",
-        TimeUnit::Millis => "milliseconds",
-        TimeUnit::Iso8601 => "RFC 3339",
-    };
+    let unit = time.unit.words();
     match time.enforce {
         true => format!("{place}, in {unit}, at most {} s off", time.tolerance.as_secs()),
         false => format!("{place}, in {unit}, not enforced"),

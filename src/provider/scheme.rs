@@ -179,6 +179,23 @@ impl Scheme {
         matches!(&self.rule, Rule::Composed(rule) if rule.algorithm.sends_secret())
     }
 
+    /// Whether the secret is a public key, with which nothing can be signed.
+    pub fn has_public_key(&self) -> bool {
+        match &self.rule {
+            Rule::BodyHmac(_) => false,
+            Rule::Composed(rule) => rule.algorithm.is_public(),
+            Rule::Coded(rule) => rule.has_public_key(),
+        }
+    }
+
+    /// The headers that [`Scheme::sign`] draws an id for where a draft lacks them: a repeat must have the same.
+    pub fn drawn_headers(&self) -> Vec<&str> {
+        match &self.rule {
+            Rule::Composed(rule) => rule.drawn_headers().collect(),
+            Rule::BodyHmac(_) | Rule::Coded(_) => Vec::new(),
+        }
+    }
+
     /// Whether the keys are fetched: then the secret makes no signature.
     pub fn is_fetched(&self) -> bool {
         matches!(&self.rule, Rule::Coded(rule) if rule.is_fetched())

@@ -139,6 +139,18 @@ impl Composed {
         self.put(draft, value)
     }
 
+    /// Headers that the signature covers, but for the time: ids.
+    pub(super) fn drawn_headers(&self) -> impl Iterator<Item = &str> {
+        let time = match self.timestamp.as_ref().map(|rule| &rule.source) {
+            Some(TimestampSource::Header(name)) => Some(&**name),
+            _ => None,
+        };
+        self.signed.iter().filter_map(move |part| match part.value() {
+            Some(Value::Header(name)) if time != Some(&**name) => Some(&**name),
+            _ => None,
+        })
+    }
+
     fn names_headers(&self, tag: &str) -> bool {
         let is_it = |part: &Part| matches!(part.value(), Some(Value::HeaderValues(named)) if **named == *tag);
         self.signed.iter().any(is_it)
@@ -152,17 +164,15 @@ impl Composed {
         {
             draft.headers.push((name.to_string(), rule.unit.write(now)));
         }
-        for part in &self.signed {
-            if let Some(Value::Header(name)) = part.value()
-                && header(draft, name).is_none()
-            {
+        for name in self.drawn_headers() {
+            if header(draft, name).is_none() {
                 let text = if name.contains("timestamp") {
                     "{time}"
                 } else {
                     "msg_{id}"
                 };
                 let id = sample::fill(text, fastrand::u64(..), now);
-                draft.headers.push((name.to_string(), id));
+                draft.headers.push((name.to_owned(), id));
             }
         }
         for (name, value) in &self.require_headers {

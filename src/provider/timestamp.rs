@@ -54,6 +54,15 @@ impl TimeUnit {
         }
     }
 
+    /// What it is in words.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Millis => "milliseconds",
+            Self::Iso8601 => "RFC 3339",
+        }
+    }
+
     /// Reads a time; digits only, or one whole RFC 3339 text.
     pub(super) fn parse(self, text: &str) -> Option<Timestamp> {
         let digits = |max| {

@@ -416,7 +416,7 @@ async fn the_health_verb_asks_and_tells() {
     let rig = rig(Some(TOKEN)).await;
     let check = async |url: String, live: bool| {
         let args = health::Args {
-            url,
+            url: Some(url),
             timeout: Duration::from_secs(5),
             live,
         };
@@ -441,7 +441,7 @@ async fn the_health_verb_asks_and_tells() {
 fn the_health_verb_does_not_wait_for_ever() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let args = health::Args {
-        url: format!("http://{}", silent.local_addr().unwrap()),
+        url: Some(format!("http://{}", silent.local_addr().unwrap())),
         timeout: Duration::from_millis(100),
         live: false,
     };

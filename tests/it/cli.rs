@@ -152,15 +152,157 @@ fn events_are_sent_listed_shown_and_replayed() {
     assert!(gone.is_some(), "{:?}", list());
 }
 
+/// A gateway with routes whose answers, ids and signatures differ.
+fn many_routes(app: &App) -> Gateway {
+    let at = app.address();
+    let mut text =
+        "listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"{dir}/store\"\n\
+                    allow_ephemeral = true\n[secrets]\ns = { env = \"QUANTIV_WEBHOOK_SECRET\" }\n\
+                    gitlab = { env = \"GITLAB\", scheme = \"signing\" }\n"
+            .to_owned();
+    for (path, proof) in [
+        ("gitlab", "provider = \"gitlab\"\nsecrets = [\"gitlab\"]"),
+        ("xero", "provider = \"xero\"\nsecrets = [\"s\"]"),
+        (
+            "relay",
+            "provider = \"iverton\"\nsecrets = [\"s\"]\nmode = \"proxy\"",
+        ),
+        (
+            "acme",
+            "secrets = [\"s\"]\nverify = { header = \"X-Acme\", signed = \"acme.{body}\" }",
+        ),
+    ] {
+        text.push_str(&format!(
+            "[[route]]\npath = \"/{path}\"\n{proof}\nupstream = {{ url = \"http://{at}/{path}\" }}\n"
+        ));
+    }
+    Launch::new(&text)
+        .env("QUANTIV_WEBHOOK_SECRET", SECRET)
+        .env("GITLAB", GITLAB)
+        .start()
+}
+
+const GITLAB: &str = "whsec_fuCmrqkWMw9TZCdw/hCeWcDX1hOfC8cCYJApsBJMzkw=";
+
+#[test]
+fn send_repeats_the_same_event_and_says_what_is_known_of_the_answer() {
+    let app = App::start([]);
+    let gateway = many_routes(&app);
+    let send = |route: &str, arguments: &[&str]| {
+        let url = format!("http://{}/{route}", gateway.listen());
+        let fixed = ["send", "--route", route, "--to", &url];
+        let output = Command::new(env!("CARGO_BIN_EXE_hooklatch"))
+            .args([&fixed[..], arguments].concat())
+            .current_dir(gateway.dir())
+            .env("QUANTIV_WEBHOOK_SECRET", SECRET)
+            .env("GITLAB", GITLAB)
+            .output()
+            .unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    for (route, arguments, code, says, never) in [
+        (
+            "gitlab",
+            &["gitlab", "--repeat"][..],
+            0,
+            "(a repeat: kept once, delivered once)",
+            "taken again",
+        ),
+        (
+            "xero",
+            &["xero", "--repeat"],
+            0,
+            "(accepted; this route's answers do not tell a duplicate)",
+            "taken again",
+        ),
+        (
+            "relay",
+            &["iverton"],
+            0,
+            "(relayed: the app's own answer)",
+            "kept",
+        ),
+        ("acme", &[], 0, "(kept)", "refused"),
+        ("acme", &["order.paid"], 0, "order.paid", "refused"),
+        (
+            "relay",
+            &["stripe"],
+            2,
+            "route \"relay\" is one of Iverton AI (provider = \"iverton\"), not one of Stripe",
+            "POST",
+        ),
+        (
+            "acme",
+            &["stripe"],
+            2,
+            "has no provider: its signature is described in `verify`",
+            "POST",
+        ),
+    ] {
+        let (got, text) = send(route, arguments);
+        assert_eq!(got, code, "{route} {arguments:?}: {text}");
+        assert!(text.contains(says), "{route} {arguments:?}: {text}");
+        assert!(!text.contains(never), "{route} {arguments:?}: {text}");
+    }
+    // Two GitLab events each time, and each has an id of its own.
+    let (_, text) = send("gitlab", &["gitlab", "--count", "2"]);
+    assert!(!text.contains("duplicate"), "{text}");
+}
+
 #[test]
 fn health_follows_the_gateway() {
     let mut rig = Rig::new();
     let admin = format!("http://{}", rig.gateway.admin());
     assert_eq!(rig.run(&["health", "--url", &admin]).0, 0);
     assert_eq!(rig.run(&["health", "--url", &admin, "--live"]).0, 0);
+    // The configuration says where it listens, whatever else is wrong with it.
+    let named = rig.gateway.dir().join("named.toml");
+    let text = format!("lisen = 1\n[admin]\nlisten = \"{}\"\n", rig.gateway.admin());
+    std::fs::write(&named, text).unwrap();
+    let (code, text) = rig.run(&["health", "-c", "named.toml"]);
+    assert_eq!((code, text.trim()), (0, "ready"));
+    let (code, text) = rig.run(&["health", "-c", "nowhere.toml"]);
+    assert!(code == 1 && text.contains("nowhere.toml"), "{text}");
     rig.gateway.signal(Signal::TERM);
     assert_eq!(rig.gateway.wait().code(), Some(0));
-    assert_eq!(rig.run(&["health", "--url", &admin]).0, 1);
+    let (code, text) = rig.run(&["health", "--url", &admin]);
+    assert!(code == 1 && text.contains("--url"), "{text}");
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_said_where_it_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("hooklatch.toml"), "lisen = 1\n[[route]]\n").unwrap();
+    for arguments in [
+        &["secrets", "status"][..],
+        &["secrets", "capture", "hooks/asana"],
+        &["events", "list"],
+        &["events", "replay", "1"],
+    ] {
+        let (code, text) = run(dir.path(), arguments);
+        assert_eq!(code, 2, "{arguments:?}: {text}");
+        assert!(text.contains("did you mean \"listen\""), "{arguments:?}: {text}");
+        let (code, text) = run(dir.path(), &[arguments, &["-c", "missing.toml"]].concat());
+        assert!(
+            code == 2 && text.contains("missing.toml"),
+            "{arguments:?}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_capture_that_cannot_be_does_not_wait() {
+    let rig = Rig::new();
+    let admin = rig.gateway.admin().to_string();
+    for (route, says) in [
+        ("hooks/quantiv", "does not send its secret in a handshake"),
+        ("hooks/nope", "there is no route"),
+    ] {
+        let (code, text) = rig.run(&["secrets", "capture", route, "--admin", &admin]);
+        assert!(code == 1 && text.contains(says), "{text}");
+        assert!(!text.contains("waiting"), "{text}");
+    }
 }
 
 #[test]

@@ -36,8 +36,12 @@ fn world(providers: &[&str]) -> World {
             "meta" | "strava" => "verify_token = \"verify\"\n",
             _ => "",
         };
+        let proof = match *provider {
+            "strava" => "verify = \"none\"".to_owned(),
+            _ => format!("secrets = [\"{secret}\"]"),
+        };
         config.push_str(&format!(
-            "[[route]]\npath = \"/{provider}\"\nprovider = \"{provider}\"\nsecrets = [\"{secret}\"]\n{token}upstream = {{ url = \
+            "[[route]]\npath = \"/{provider}\"\nprovider = \"{provider}\"\n{proof}\n{token}upstream = {{ url = \
              \"http://{}/{provider}\" }}\n",
             app.address()
         ));
@@ -71,6 +75,7 @@ fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str
 fn challenges_are_answered_as_their_providers_want() {
     let world = world(&[
         "meta",
+        "strava",
         "x",
         "linkedin",
         "dropbox",
@@ -99,6 +104,15 @@ fn challenges_are_answered_as_their_providers_want() {
             ),
             200,
             "1158201444".to_owned(),
+        ),
+        (
+            "Strava, which signs nothing",
+            get(
+                at,
+                "/strava?hub.mode=subscribe&hub.challenge=15f7d1a9&hub.verify_token=the-verify-token-of-the-app",
+            ),
+            200,
+            r#"{"hub.challenge":"15f7d1a9"}"#.to_owned(),
         ),
         (
             "Meta, another token",

@@ -133,6 +133,6 @@ fn a_route_that_only_watches_lets_everything_through_and_counts_what_would_have_
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    let line = "ok  enforce = false on /hooks  2 of 3 events since the gateway started would have been refused (bad_signature 1, missing_signature 1)";
+    let line = "warning  enforce = false on /hooks  2 of 3 events since the gateway started would have been refused (bad_signature 1, missing_signature 1)";
     assert!(said.lines().any(|found| found == line), "{said}");
 }

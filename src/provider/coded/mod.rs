@@ -247,6 +247,11 @@ impl Coded {
         }
     }
 
+    /// Whether the secret is a public key.
+    pub(super) fn has_public_key(&self) -> bool {
+        matches!(self, Self::Jws(jws) if jws.has_public_key())
+    }
+
     pub(super) fn sign(
         &self,
         signer: &Signer<'_>,

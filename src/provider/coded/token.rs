@@ -283,6 +283,11 @@ impl Jws {
         Ok(serde_json::Value::Object(claims).to_string())
     }
 
+    /// Whether the secret is one public key or a set of them.
+    pub(super) fn has_public_key(&self) -> bool {
+        matches!(self.keys, JwsKeys::Pem | JwsKeys::Set)
+    }
+
     pub(super) fn describe(&self) -> Vec<(&'static str, String)> {
         let rule = &self.rule;
         let algorithms: Vec<&str> = rule.algorithms.iter().map(|algorithm| algorithm.name()).collect();

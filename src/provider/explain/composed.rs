@@ -1,22 +1,20 @@
 //! Why a scheme that is made of parts refuses a request: the check itself is tried with one or two things about it changed.
 
-use super::{Difference, NamedSecret, body, key};
-use crate::event::{SecretName, Timestamp};
+use super::{Difference, Explained, NamedSecret, body, key};
+use crate::event::Timestamp;
 use crate::provider::composed::{Composed, Source};
 use crate::provider::encoding::{Encoding, Prefix};
 use crate::provider::key::{Algorithm, KeyForm};
+use crate::provider::place;
 use crate::provider::request::Request;
 use crate::provider::scheme::{Rule, Scheme};
 use crate::provider::signature::LiveKey;
-use crate::provider::template;
-use crate::provider::timestamp::TimestampSource;
+use crate::provider::template::{self, Part, Value};
+use crate::provider::timestamp::{TimeUnit, TimestampRule, TimestampSource};
 use crate::secret::SecretText;
 
 /// Bodies over this are tried with one change at a time.
 const COMBINED_BODY_BYTES_MAX: usize = 64 * 1024;
-
-/// What explains a refusal: the secret, the header, and the differences.
-pub(super) type Explained = (SecretName, Box<str>, Vec<Difference>);
 
 /// The fewest changes under which `scheme` takes the request.
 pub(super) fn explain(
@@ -98,44 +96,23 @@ fn of_secret(candidate: &NamedSecret, now: Timestamp) -> Vec<Difference> {
 
 /// The scheme, and what it is often taken for.
 fn schemes(scheme: &Scheme, request: &Request<'_>, now: Timestamp) -> Vec<(Scheme, Vec<Difference>)> {
-    let mut all = vec![(scheme.clone(), Vec::new())];
     let Rule::Composed(rule) = &scheme.rule else {
-        return all;
+        return vec![(scheme.clone(), Vec::new())];
     };
+    let bases = with_other_times(scheme, rule, request, now);
+    let mut all = bases.clone();
     let mut add = |change: &dyn Fn(&mut Composed), difference: Difference| {
-        for at in 0..all.len().min(2) {
-            let Some((base, known)) = all.get(at).cloned() else {
+        for (base, known) in &bases {
+            let mut changed = base.clone();
+            let Rule::Composed(rule) = &mut changed.rule else {
                 continue;
             };
-            // Only the time may be wrong besides.
-            if at > 0 && !matches!(known.first(), Some(Difference::Stale { .. })) {
-                continue;
-            }
-            let Rule::Composed(mut changed) = base.rule else {
-                continue;
-            };
-            change(&mut changed);
-            let mut differences = known;
+            change(rule);
+            let mut differences = known.clone();
             differences.push(difference.clone());
-            let name = base.name;
-            let rule = Rule::Composed(changed);
-            all.push((Scheme { name, rule }, differences));
+            all.push((changed, differences));
         }
     };
-    if let Some(time) = rule.timestamp.as_ref().filter(|time| time.enforce) {
-        let secs = sent_at(rule, request).map_or(0, |sent| (now.0 - sent.0) / 1000);
-        add(
-            &|rule| {
-                if let Some(time) = &mut rule.timestamp {
-                    time.enforce = false;
-                }
-            },
-            Difference::Stale {
-                secs,
-                allowed_secs: time.tolerance.as_secs(),
-            },
-        );
-    }
     if !rule.require_headers.is_empty() {
         add(&|rule| rule.require_headers.clear(), Difference::RequiredHeader);
     }
@@ -239,30 +216,133 @@ fn others(rule: &Composed, request: &Request<'_>) -> Vec<String> {
         .collect()
 }
 
-/// The time that the request says it was signed at.
-fn sent_at(rule: &Composed, request: &Request<'_>) -> Option<Timestamp> {
+/// The scheme as it is, with the time in another unit, and with a time that is too far away.
+fn with_other_times(
+    scheme: &Scheme,
+    rule: &Composed,
+    request: &Request<'_>,
+    now: Timestamp,
+) -> Vec<(Scheme, Vec<Difference>)> {
+    let mut bases = vec![(scheme.clone(), Vec::new())];
+    let (Some(time), Some(text)) = (&rule.timestamp, time_text(rule, request)) else {
+        return bases;
+    };
+    let off = |unit: TimeUnit| Some(unit.parse(&text)?.0.abs_diff(now.0));
+    let read = off(time.unit);
+    for unit in [TimeUnit::Seconds, TimeUnit::Millis, TimeUnit::Iso8601] {
+        // Seconds can be read as milliseconds, of 1970.
+        let nearer = off(unit).is_some_and(|other| read.is_none_or(|read| other < read));
+        if unit != time.unit && nearer {
+            let difference = Difference::TimeUnit {
+                place: time_place(&time.source),
+                wanted: time.unit,
+                found: unit,
+            };
+            let changed = with_time(scheme, &|time| time.unit = unit);
+            bases.push((changed, vec![difference]));
+        }
+    }
+    let mut late = Vec::new();
+    for (base, known) in &bases {
+        let Rule::Composed(rule) = &base.rule else {
+            continue;
+        };
+        let sent = (rule.timestamp.as_ref()).and_then(|time| time.unit.parse(&text));
+        if let Some(sent) = sent
+            && time.enforce
+            && u128::from(sent.0.abs_diff(now.0)) > time.tolerance.as_millis()
+        {
+            let mut differences = known.clone();
+            differences.push(Difference::Stale {
+                secs: (now.0 - sent.0) / 1000,
+                allowed_secs: time.tolerance.as_secs(),
+            });
+            late.push((with_time(base, &|time| time.enforce = false), differences));
+        }
+    }
+    bases.extend(late);
+    bases
+}
+
+fn with_time(scheme: &Scheme, change: &dyn Fn(&mut TimestampRule)) -> Scheme {
+    let mut changed = scheme.clone();
+    if let Rule::Composed(rule) = &mut changed.rule
+        && let Some(time) = &mut rule.timestamp
+    {
+        change(time);
+    }
+    changed
+}
+
+/// Where the signed time stands, for people.
+fn time_place(source: &TimestampSource) -> Box<str> {
+    match source {
+        TimestampSource::Header(name) => format!("`{name}`").into(),
+        TimestampSource::Tag(tag) => format!("`{tag}` of the signature header").into(),
+        TimestampSource::First => "the first item of the signature header".into(),
+        TimestampSource::Json(tokens) => format!("`{}` of the body", place::pointer_text(tokens)).into(),
+    }
+}
+
+/// The signed time as it was sent.
+fn time_text(rule: &Composed, request: &Request<'_>) -> Option<String> {
     let time = rule.timestamp.as_ref()?;
-    let text = match &time.source {
-        TimestampSource::Header(name) => String::from_utf8_lossy(request.headers.first(name)?)
-            .trim()
-            .to_owned(),
-        TimestampSource::Json(tokens) => crate::provider::place::json_text(request.body, tokens)?,
+    match &time.source {
+        TimestampSource::Header(name) => Some(
+            String::from_utf8_lossy(request.headers.first(name)?)
+                .trim()
+                .to_owned(),
+        ),
+        TimestampSource::Json(tokens) => place::json_text(request.body, tokens),
         TimestampSource::Tag(_) | TimestampSource::First => {
+            let list = rule.list.as_ref()?;
             let name = rule.headers().first()?.to_string();
             let value = String::from_utf8_lossy(request.headers.first(&name)?).into_owned();
-            let separator = rule.list.as_ref()?.separator.clone()?;
-            let mut items = value.split(&*separator).map(str::trim);
+            let group = match &list.groups {
+                Some(between) => value.split(&**between).next()?,
+                None => &*value,
+            };
+            let mut items = group.split(list.separator.as_deref()?).map(str::trim);
             match &time.source {
                 TimestampSource::Tag(tag) => {
-                    let (between, _) = rule.list.as_ref()?.tags.as_ref()?;
+                    let (between, _) = list.tags.as_ref()?;
                     let start = format!("{tag}{between}");
-                    items.find_map(|item| item.strip_prefix(&start))?.to_owned()
+                    Some(items.find_map(|item| item.strip_prefix(&start))?.to_owned())
                 }
-                _ => items.next()?.to_owned(),
+                _ => Some(items.next()?.to_owned()),
             }
         }
-    };
-    time.unit.parse(&text)
+    }
+}
+
+/// What of the signed things besides the body was not sent, or cannot be read.
+pub(super) fn lacking(rule: &Composed, request: &Request<'_>) -> Option<String> {
+    if rule.needs_url() && request.public_url.is_none() {
+        return Some("the URL is signed too: give it with --public-url URL".to_owned());
+    }
+    if let Some(time) = &rule.timestamp {
+        let place = time_place(&time.source);
+        match time_text(rule, request) {
+            None => return Some(format!("the time in {place} is signed too, and is missing")),
+            Some(text) if time.unit.parse(&text).is_none() => {
+                let (wanted, mut others) = (
+                    time.unit.words(),
+                    [TimeUnit::Seconds, TimeUnit::Millis, TimeUnit::Iso8601].into_iter(),
+                );
+                let found = others.find(|unit| unit.parse(&text).is_some());
+                let found = found.map_or_else(String::new, |unit| format!(", but {}", unit.words()));
+                return Some(format!("the time in {place} is not {wanted}{found}"));
+            }
+            Some(_) => {}
+        }
+    }
+    let mut values = rule.signed.iter().filter_map(Part::value);
+    values.find_map(|value| match value {
+        Value::Header(name) if request.header(name).is_none() => Some(format!(
+            "the header `{name}` is signed too, and is missing or there more than once"
+        )),
+        _ => None,
+    })
 }
 
 /// The URL that the route states, and others under which the sender may know it.

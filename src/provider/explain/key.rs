@@ -49,7 +49,7 @@ pub(super) fn variants(form: KeyForm, secret: &NamedSecret, now: Timestamp) -> V
 }
 
 pub(super) type Bytes = Zeroizing<Vec<u8>>;
-type Reading = (Option<KeyForm>, Option<Vec<u8>>, &'static str);
+type Reading = (KeyForm, Option<Vec<u8>>, &'static str);
 
 /// The text as it is, and less or more what slips into it when it is copied and stored.
 pub(super) fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
@@ -64,6 +64,14 @@ pub(super) fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
     if let [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] = trimmed {
         texts.push((own(inner), Some(Difference::SecretQuotes)));
     }
+    // What is copied from a page by a double click often lacks what stands before the underscore.
+    match trimmed.strip_prefix(WHSEC.as_bytes()) {
+        Some(rest) => texts.push((own(rest), Some(Difference::SecretMarkAdded))),
+        None => {
+            let marked = Zeroizing::new([WHSEC.as_bytes(), trimmed].concat());
+            texts.push((marked, Some(Difference::SecretMarkLost)));
+        }
+    }
     for end in [&b"\n"[..], b"\r\n"] {
         let longer = Zeroizing::new([text, end].concat());
         texts.push((longer, Some(Difference::SecretLineEndLost)));
@@ -74,31 +82,22 @@ pub(super) fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
 /// The bytes that a text may stand for under the scheme's form and under every other.
 fn forms(form: KeyForm, text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
     let unmarked = text.strip_prefix(WHSEC.as_bytes());
-    let decoded: [Reading; 5] = [
+    let decoded: [Reading; 4] = [
+        (KeyForm::Utf8, Some(text.to_vec()), "the secret's text as it is"),
         (
-            Some(KeyForm::Utf8),
-            Some(text.to_vec()),
-            "the secret's text as it is",
-        ),
-        (
-            Some(KeyForm::Hex),
+            KeyForm::Hex,
             hex::decode(text).ok(),
             "the secret decoded from hex",
         ),
         (
-            Some(KeyForm::Base64),
+            KeyForm::Base64,
             BASE64.decode(text).ok(),
             "the secret decoded from base64",
         ),
         (
-            Some(KeyForm::Whsec),
+            KeyForm::Whsec,
             BASE64.decode(unmarked.unwrap_or(text)).ok(),
             "what follows `whsec_`, decoded from base64",
-        ),
-        (
-            None,
-            unmarked.map(<[u8]>::to_vec),
-            "what follows `whsec_`, as it is",
         ),
     ];
     let mut forms = Vec::new();
@@ -106,7 +105,7 @@ fn forms(form: KeyForm, text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
         let Some(bytes) = bytes.map(Zeroizing::new) else {
             continue;
         };
-        if decoder == Some(form) {
+        if decoder == form {
             forms.insert(0, (bytes, None));
         } else {
             forms.push((bytes, Some(Difference::SecretForm(name))));

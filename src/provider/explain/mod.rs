@@ -8,12 +8,16 @@ mod difference;
 mod header;
 mod json;
 mod key;
+mod token;
 
 use subtle::ConstantTimeEq;
 
 pub use self::difference::Difference;
 use self::header::Reading;
 use super::body_hmac::BodyHmac;
+use super::composed::Source;
+use super::describe;
+use super::place::Place;
 use super::preset::{self, Preset};
 use super::request::Request;
 use super::scheme::{Rule, Scheme};
@@ -55,8 +59,14 @@ pub enum Verdict {
     Unexplained {
         /// Why it is refused.
         error: SignatureError,
-        /// The headers that hold something of a digest's form.
+        /// Where the schemes look, as far as the request has something there.
+        read: Vec<Box<str>>,
+        /// The headers that hold something of a digest's form, where the scheme is one of such.
         digest_headers: Vec<Box<str>>,
+        /// What of the signed things besides the body is missing or cannot be read, in words.
+        lacking: Option<String>,
+        /// The URL that was taken for the signed one, where the URL is signed.
+        url: Option<Box<str>>,
     },
 }
 
@@ -80,47 +90,108 @@ pub fn explain(
             Err(other) => error = other,
         }
     }
-    let mut best = Verdict::Unexplained {
-        error,
-        digest_headers: Vec::new(),
-    };
-    for scheme in schemes {
-        let verdict = match &scheme.rule {
-            Rule::BodyHmac(rule) => explain_body_hmac(rule, request, candidates, now, error),
-            Rule::Composed(_) | Rule::Coded(_) => match composed::explain(scheme, request, candidates, now) {
-                Some((secret, header, differences)) => Verdict::Differs {
-                    secret,
-                    header,
-                    differences,
-                },
-                None => continue,
-            },
-        };
-        if verdict.weight() < best.weight() {
-            best = verdict;
-        }
-    }
-    if matches!(best, Verdict::Unexplained { .. })
-        && let Some(found) = elsewhere(schemes, request, candidates, now)
-    {
+    // One that is good in another way of the same provider needs no guesses.
+    if let Some(found) = elsewhere(schemes, request, candidates, now, true) {
         return found;
     }
-    best
+    let mut best: Option<Verdict> = None;
+    let mut digest_headers = Vec::new();
+    for scheme in schemes {
+        let explained = match &scheme.rule {
+            Rule::BodyHmac(rule) => {
+                digest_headers.extend(header::names(&header::readings(rule, request.headers)));
+                explain_body_hmac(rule, request, candidates, now)
+            }
+            Rule::Composed(rule) => token::explain(rule, &carried(scheme), request, candidates)
+                .or_else(|| composed::explain(scheme, request, candidates, now)),
+            Rule::Coded(_) => composed::explain(scheme, request, candidates, now),
+        };
+        if let Some((secret, header, differences)) = explained
+            && best.as_ref().is_none_or(|best| differences.len() < best.weight())
+        {
+            best = Some(Verdict::Differs {
+                secret,
+                header,
+                differences,
+            });
+        }
+    }
+    digest_headers.dedup();
+    best.or_else(|| elsewhere(schemes, request, candidates, now, false))
+        .unwrap_or_else(|| unexplained(schemes, request, error, digest_headers))
 }
 
-/// Whether it is signed in another way of the same provider, or as another provider does.
+/// What can be said all the same: where the signature was looked for, and what else it depends on.
+fn unexplained(
+    schemes: &[Scheme],
+    request: &Request<'_>,
+    error: SignatureError,
+    digest_headers: Vec<Box<str>>,
+) -> Verdict {
+    let mut read: Vec<Box<str>> = Vec::new();
+    for scheme in schemes {
+        let found = match &scheme.rule {
+            Rule::Composed(rule) => match &rule.source {
+                Source::Place(place @ (Place::Json(_) | Place::Form(_) | Place::Query(_))) => {
+                    let there = place.is_there(request);
+                    there.then(|| carried(scheme)).into_iter().collect()
+                }
+                _ => present(scheme, request),
+            },
+            Rule::BodyHmac(_) | Rule::Coded(_) => present(scheme, request),
+        };
+        read.extend(found);
+    }
+    read.sort();
+    read.dedup();
+    // Where the header of a scheme is not there, what else it lacks is no news.
+    let spoken_for = |scheme: &&Scheme| scheme.claim(request).err() != Some(SignatureError::Missing);
+    let lacking = schemes
+        .iter()
+        .filter(spoken_for)
+        .find_map(|scheme| match &scheme.rule {
+            Rule::Composed(rule) => composed::lacking(rule, request),
+            Rule::BodyHmac(_) | Rule::Coded(_) => None,
+        });
+    let signs_url = schemes.iter().filter(spoken_for).any(Scheme::needs_url);
+    Verdict::Unexplained {
+        error,
+        read,
+        digest_headers,
+        lacking,
+        url: request.url().filter(|_| signs_url).map(Into::into),
+    }
+}
+
+/// The scheme's headers that the request has.
+fn present(scheme: &Scheme, request: &Request<'_>) -> Vec<Box<str>> {
+    let names = request
+        .headers
+        .iter()
+        .map(|(name, _)| String::from_utf8_lossy(name).to_ascii_lowercase());
+    let read = names.filter(|name| scheme.reads_header(name));
+    read.map(|name| format!("`{name}`").into()).collect()
+}
+
+/// Where a scheme looks, for people.
+fn carried(scheme: &Scheme) -> Box<str> {
+    match scheme.headers().as_slice() {
+        [] => describe::carried(scheme).into(),
+        names => format!("`{}`", names.join("`, then `")).into(),
+    }
+}
+
+/// Whether it is signed in another way of the same provider (`same`), or as another provider does.
 fn elsewhere(
     schemes: &[Scheme],
     request: &Request<'_>,
     candidates: &[NamedSecret],
     now: Timestamp,
+    same: bool,
 ) -> Option<Verdict> {
     let is_ours = |scheme: &Scheme| schemes.iter().any(|ours| ours == scheme);
     let of_ours = |preset: &Preset| preset.schemes.iter().any(is_ours);
-    // Presets of the same provider come first.
-    let mut presets: Vec<&Preset> = preset::all().iter().collect();
-    presets.sort_by_key(|preset| !of_ours(preset));
-    for preset in presets {
+    for preset in preset::all().iter().filter(|preset| of_ours(preset) == same) {
         for scheme in preset
             .schemes
             .iter()
@@ -129,8 +200,10 @@ fn elsewhere(
             let Ok(secret) = plain(scheme, request, candidates, now) else {
                 continue;
             };
-            let difference = match of_ours(preset) {
+            let difference = match same {
                 true => Difference::OtherScheme(scheme.name.clone()),
+                // Many providers send a token in the same way: which one it is nobody can tell.
+                false if scheme.sends_secret() => Difference::SecretSent,
                 false => Difference::OtherProvider {
                     name: preset.name.as_str().into(),
                     title: preset.title.as_str().into(),
@@ -155,8 +228,7 @@ fn explain_body_hmac(
     request: &Request<'_>,
     candidates: &[NamedSecret],
     now: Timestamp,
-    error: SignatureError,
-) -> Verdict {
+) -> Option<Explained> {
     let (headers, body) = (request.headers, request.body);
     let readings = header::readings(scheme, headers);
     let bodies = body::variants(headers, body);
@@ -196,18 +268,17 @@ fn explain_body_hmac(
             }
         }
     }
-    match best {
-        Some(found) => Verdict::Differs {
-            secret: found.candidate.name.clone(),
-            header: found.reading.header.clone(),
-            differences: found.differences,
-        },
-        None => Verdict::Unexplained {
-            error,
-            digest_headers: header::names(&readings),
-        },
-    }
+    best.map(|found| {
+        (
+            found.candidate.name.clone(),
+            found.reading.header.clone(),
+            found.differences,
+        )
+    })
 }
+
+/// What explains a refusal: the secret, the header, and the differences.
+type Explained = (SecretName, Box<str>, Vec<Difference>);
 
 struct Found<'a> {
     candidate: &'a NamedSecret,
@@ -216,12 +287,12 @@ struct Found<'a> {
 }
 
 impl Verdict {
-    /// How much is to be said; what explains nothing is the heaviest, and lighter with headers to name.
+    /// How much is to be said; what explains nothing is the heaviest.
     fn weight(&self) -> usize {
         match self {
             Self::Match { .. } => 0,
             Self::Differs { differences, .. } => differences.len(),
-            Self::Unexplained { digest_headers, .. } => usize::MAX - usize::from(!digest_headers.is_empty()),
+            Self::Unexplained { .. } => usize::MAX,
         }
     }
 }

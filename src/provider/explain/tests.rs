@@ -5,7 +5,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use super::*;
 use crate::provider::key::KeyForm;
 use crate::provider::preset;
+use crate::provider::scheme_text::SchemeText;
 use crate::provider::sign::{Draft, Signer};
+use crate::provider::timestamp::TimeUnit;
 use crate::secret::Key;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -101,11 +103,7 @@ fn what_goes_wrong_with_the_secret() {
             "c2VjcmV0",
             Difference::SecretForm("the secret decoded from base64"),
         ),
-        (
-            &SECRET[6..],
-            SECRET,
-            Difference::SecretForm("what follows `whsec_`, as it is"),
-        ),
+        (&SECRET[6..], SECRET, Difference::SecretMarkAdded),
     ] {
         let request = iverton(&hex_of(theirs.as_bytes(), BODY.as_bytes()));
         let verdict = explain(
@@ -348,6 +346,7 @@ fn what_cannot_be_explained_is_said_to_be_so() {
         Verdict::Unexplained {
             error,
             digest_headers,
+            ..
         } => (error, digest_headers),
         other => panic!("{other:?}"),
     };
@@ -372,7 +371,7 @@ fn a_verdict_holds_neither_secret_nor_digest() {
             let verdict = explain(&scheme("iverton"), &request, body, &[named("main", SECRET)], NOW);
             let mut text = format!("{verdict:?}");
             if let Verdict::Differs { differences, .. } = &verdict {
-                text.extend(differences.iter().map(ToString::to_string));
+                text.extend(differences.iter().map(|difference| difference.text(None)));
             }
             assert!(!text.contains(SECRET) && !text.contains(&digest[..8]), "{text}");
         }
@@ -502,4 +501,155 @@ fn a_request_signed_in_another_way_of_the_same_provider_says_which() {
     let request = Request::new(&request, b"{}");
     let verdict = super::explain(&gitlab.schemes[1..], &request, &[named("main", SECRET)], NOW);
     assert_eq!(differences(&verdict), [Difference::OtherScheme("token".into())]);
+}
+
+/// A scheme as a route's `verify` has it.
+fn custom(text: &str) -> Scheme {
+    let text: SchemeText = toml::from_str(text).unwrap();
+    text.build().unwrap()
+}
+
+#[test]
+fn a_token_is_found_wherever_it_came() {
+    let token = || named("main", "tok-secret");
+    let plain = "header = \"X-Tok\"\nalgorithm = \"token\"";
+    let bearer = "header = \"Authorization\"\nalgorithm = \"token\"\nprefix = \"Bearer \"";
+    let elsewhere = |found: &str, read: &str| Difference::TokenElsewhere {
+        found: found.into(),
+        read: read.into(),
+    };
+    for (name, scheme, header, expected) in [
+        (
+            "another header",
+            plain,
+            ("Authorization", "Bearer tok-secret"),
+            elsewhere("authorization", "`x-tok`"),
+        ),
+        (
+            "a word before it",
+            plain,
+            ("X-Tok", "Bearer tok-secret"),
+            Difference::TokenPrefixAdded("Bearer"),
+        ),
+        (
+            "no word before it",
+            bearer,
+            ("Authorization", "tok-secret"),
+            Difference::TokenPrefixMissing("Bearer ".into()),
+        ),
+        (
+            "another header, as it is",
+            bearer,
+            ("X-Tok", "tok-secret"),
+            elsewhere("x-tok", "`authorization`"),
+        ),
+    ] {
+        let request = headers(&[header]);
+        let verdict = super::explain(&[custom(scheme)], &Request::new(&request, b"{}"), &[token()], NOW);
+        assert_eq!(differences(&verdict), [expected], "{name}");
+    }
+    let request = headers(&[("Authorization", "Bearer tok-secret")]);
+    let verdict = super::explain(
+        &[custom("header = \"X-Sig\"\nsigned = \"a{body}\"")],
+        &Request::new(&request, b"{}"),
+        &[token()],
+        NOW,
+    );
+    assert_eq!(differences(&verdict), [Difference::SecretSent]);
+}
+
+#[test]
+fn a_time_in_another_unit_is_the_culprit() {
+    let acme = custom(
+        "header = \"X-Sig\"\nlist = \",\"\ntag_separator = \"=\"\ntags = [\"v1\"]\nsigned = \"{timestamp}.{body}\"\n\
+         timestamp = { tag = \"t\", unit = \"s\" }",
+    );
+    let sent = |time: &str, key: &str| {
+        let digest = hex_of(key.as_bytes(), format!("{time}.{{}}").as_bytes());
+        let fields = headers(&[("X-Sig", &format!("t={time},v1={digest}"))]);
+        let request = Request::new(&fields, b"{}");
+        super::explain(
+            std::slice::from_ref(&acme),
+            &request,
+            &[named("main", SECRET)],
+            NOW,
+        )
+    };
+    let unit = || Difference::TimeUnit {
+        place: "`t` of the signature header".into(),
+        wanted: TimeUnit::Seconds,
+        found: TimeUnit::Millis,
+    };
+    let millis = NOW.0.to_string();
+    assert_eq!(differences(&sent(&millis, SECRET)), [unit()]);
+    let stale = Difference::Stale {
+        secs: 3600,
+        allowed_secs: 300,
+    };
+    let hour_ago = (NOW.0 - 3_600_000).to_string();
+    assert_eq!(differences(&sent(&hour_ago, SECRET)), [unit(), stale]);
+    for (time, says) in [
+        (
+            &*millis,
+            "`t` of the signature header is not seconds, but milliseconds",
+        ),
+        ("x", "`t` of the signature header is not seconds"),
+    ] {
+        let Verdict::Unexplained { lacking, .. } = sent(time, "other") else {
+            panic!("{time}");
+        };
+        assert!(lacking.unwrap().contains(says));
+    }
+}
+
+#[test]
+fn what_to_do_fits_the_route() {
+    let form = Difference::SecretForm("the secret's text as it is");
+    assert!(form.text(None).contains("`key` under `verify`"));
+    let text = form.text(Some("gitlab"));
+    assert!(
+        text.contains("scheme = \"...\"") && text.contains("instead of `provider`"),
+        "{text}"
+    );
+    let ahead = Difference::Stale {
+        secs: -3599,
+        allowed_secs: 300,
+    };
+    assert!(!ahead.text(None).contains("old request"));
+    let alone = Difference::BodyWith("the body alone".into()).text(None);
+    assert_eq!(alone.matches("the body alone").count(), 1, "{alone}");
+    let lost = [named("main", &SECRET[6..])];
+    let stripe = preset::find("stripe").unwrap();
+    let digest = hex_of(SECRET.as_bytes(), b"1763000000.{}");
+    let request = headers(&[("stripe-signature", &format!("t=1763000000,v1={digest}"))]);
+    let verdict = super::explain(&stripe.schemes, &Request::new(&request, b"{}"), &lost, NOW);
+    assert_eq!(differences(&verdict), [Difference::SecretMarkLost]);
+}
+
+#[test]
+fn another_scheme_of_the_provider_is_no_guess() {
+    // Twilio's JSON form covers the URL alone, and so looks like an empty form too.
+    let twilio = preset::find("twilio").unwrap();
+    let mut draft = Draft {
+        public_url: Some("https://hooks.example.com/in".to_owned()),
+        query: None,
+        headers: Vec::new(),
+        body: b"{\"a\":1}".to_vec(),
+    };
+    let json = twilio.scheme(Some("json")).unwrap();
+    let key = json.key(&SecretText::new(SECRET.into())).unwrap();
+    json.sign(&Signer::Secret(&key), &mut draft, NOW).unwrap();
+    let pairs: Vec<(&str, &str)> = draft
+        .headers
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    let fields = headers(&pairs);
+    let request = Request {
+        public_url: draft.public_url.as_deref(),
+        query: draft.query.as_deref(),
+        ..Request::new(&fields, &draft.body)
+    };
+    let verdict = super::explain(&twilio.schemes[..1], &request, &[named("main", SECRET)], NOW);
+    assert_eq!(differences(&verdict), [Difference::OtherScheme("json".into())]);
 }

@@ -7,6 +7,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use hooklatch::provider::preset::{self, Preset};
+
 const SECRET: &str = "a-secret-long-enough";
 
 fn hooklatch(folder: &Path, args: &[&str], vars: &[(&str, &str)]) -> Output {
@@ -46,6 +48,7 @@ fn what_init_writes_check_accepts_once_the_secrets_are_there() {
     let without = hooklatch(folder.path(), &["check"], &[]);
     assert_eq!(without.status.code(), Some(2));
     assert!(text(&without.stderr).contains("environment variable QUANTIV_WEBHOOK_SECRET is not set"));
+    assert!(text(&without.stderr).contains("help: export QUANTIV_WEBHOOK_SECRET=..."));
     assert!(text(&without.stdout).is_empty());
 
     // The test's folder may itself be on tmpfs or overlayfs.
@@ -69,6 +72,114 @@ fn what_init_writes_check_accepts_once_the_secrets_are_there() {
     assert!(said.contains("ok  store ./hooklatch-data  "), "{said}");
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "check leaves nothing behind: {left:?}");
+}
+
+/// A secret that fits the preset's first scheme.
+fn fitting(preset: &Preset) -> Option<&str> {
+    let first = preset.schemes.first()?;
+    let mut vectors = preset.vectors.iter();
+    let of_first = vectors.find(|vector| vector.scheme.as_deref().is_none_or(|name| *name == *first.name));
+    Some(&of_first.unwrap().secret)
+}
+
+#[test]
+fn init_writes_what_check_accepts_for_every_provider() {
+    for preset in preset::all() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = preset.name.as_str();
+        let init = [
+            "init",
+            "--provider",
+            name,
+            "--upstream",
+            "http://127.0.0.1:3000/hooks",
+        ];
+        let made = hooklatch(folder.path(), &init, &[]);
+        assert_eq!(made.status.code(), Some(0), "{name}: {}", text(&made.stderr));
+        let file = folder.path().join("hooklatch.toml");
+        let written = fs::read_to_string(&file).unwrap();
+        assert_eq!(
+            written.contains("verify = \"none\""),
+            preset.schemes.is_empty(),
+            "{name}"
+        );
+        // The test's folder may itself be on tmpfs or overlayfs.
+        let allowed = written.replace("[store]\n", "[store]\nallow_ephemeral = true\nmin_free = 0\n");
+        fs::write(&file, allowed).unwrap();
+        let mut vars = Vec::new();
+        for line in text(&made.stdout).lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                ["export", variable, ..] => {
+                    let variable = variable.trim_end_matches("=...").to_owned();
+                    let value = match variable.ends_with("_VERIFY_TOKEN") {
+                        true => "a-verify-token-of-my-own",
+                        false => fitting(preset).unwrap(),
+                    };
+                    vars.push((variable, value));
+                }
+                // openssl rand -hex 32 | tr -d '\n' > path
+                ["openssl", _, _, _, _, _, _, _, ">", path, ..] => {
+                    fs::write(folder.path().join(path), fitting(preset).unwrap()).unwrap();
+                }
+                _ => {}
+            }
+        }
+        let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (&**name, *value)).collect();
+        let checked = hooklatch(folder.path(), &["check"], &vars);
+        let said = text(&checked.stderr);
+        assert_eq!(checked.status.code(), Some(0), "{name}: {said}\n{written}");
+    }
+}
+
+#[test]
+fn init_takes_the_public_url_where_it_is_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hooklatch.toml");
+    let url = "https://hooks.example.org/in";
+    for (provider, given, line) in [
+        (
+            "twilio",
+            Some(url),
+            "public_url = \"https://hooks.example.org/in\"",
+        ),
+        ("twilio", None, "# CHANGE THIS: the URL exactly as it is entered"),
+        ("meta", None, "verify_token = { env = \"META_VERIFY_TOKEN\" }"),
+        ("strava", None, "verify_token = { env = \"STRAVA_VERIFY_TOKEN\" }"),
+        ("dockerhub", None, "# WARNING: Docker Hub signs nothing"),
+    ] {
+        let mut init = vec![
+            "init",
+            "--force",
+            "--provider",
+            provider,
+            "--upstream",
+            "http://127.0.0.1:3000",
+        ];
+        init.extend(given.iter().flat_map(|url| ["--public-url", url]));
+        let made = hooklatch(folder.path(), &init, &[]);
+        assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+        let written = fs::read_to_string(&file).unwrap();
+        assert!(written.contains(line), "{written}");
+        assert_eq!(
+            written.contains("hooks.example.com"),
+            line.contains("CHANGE THIS")
+        );
+    }
+    // What is left out is said.
+    let init = [
+        "init",
+        "--force",
+        "--provider",
+        "stripe",
+        "--upstream",
+        "http://127.0.0.1:3000",
+        "--public-url",
+        url,
+    ];
+    let made = text(&hooklatch(folder.path(), &init, &[]).stdout);
+    assert!(made.contains("public_url was left out"), "{made}");
+    assert!(!fs::read_to_string(&file).unwrap().contains("public_url"));
 }
 
 #[test]
@@ -190,6 +301,13 @@ fn verify_uses_the_secrets_of_a_route() {
         &vars,
     );
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stderr));
+    // The path is often written in place of the name.
+    let path = hooklatch(folder.path(), &["verify", "--route", "/a", "body.json"], &vars);
+    assert!(
+        text(&path.stderr).contains("did you mean \"a\""),
+        "{}",
+        text(&path.stderr)
+    );
     let unknown = hooklatch(
         folder.path(),
         &[

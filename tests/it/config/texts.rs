@@ -285,6 +285,47 @@ fn every_mistake_has_its_text() {
             vec!["error 1:9 \"route\" must be a list of tables: write [[route]] with double brackets; this is a table"],
         ),
         (
+            "a scheme on the route",
+            with_lines("scheme = \"signing\""),
+            vec![
+                "error 10:1 unknown key \"scheme\" in [[route]]; it belongs on the secret: [secrets] then name = { ..., scheme = \"...\" }",
+            ],
+        ),
+        (
+            "what nothing reads",
+            with_lines("verify_token = \"q\"\npublic_url = \"https://h.example.com/a\""),
+            vec![
+                "warning 10:1 \"verify_token\" is read by nothing: these senders ask for none",
+                "warning 11:1 \"public_url\" is read by nothing: these senders do not sign the URL",
+            ],
+        ),
+        (
+            "no verify token where one is asked for",
+            with_lines("").replace("iverton", "meta"),
+            vec![
+                "warning 7:1 Meta Graph API (Facebook) asks for a verify token before it sends, and without \"verify_token\" that request is refused",
+            ],
+        ),
+        (
+            "a secret for another scheme",
+            with_lines("").replace("iverton", "gitlab").replace("\"S\"", "\"WHSEC\""),
+            vec![
+                "warning 8:12 secret \"q\" starts with whsec_, as secrets for the scheme \"signing\" do, and is used for \"token\"",
+            ],
+        ),
+        (
+            "a secret for the scheme that is named",
+            with_lines("")
+                .replace("iverton", "gitlab")
+                .replace("\"S\"", "\"WHSEC\", scheme = \"signing\""),
+            vec![],
+        ),
+        (
+            "a secret of one byte",
+            with_lines("").replace("\"S\"", "\"ONE\""),
+            vec!["warning 4:1 secret \"q\" is 1 byte; anything under 16 can be guessed offline from one captured request"],
+        ),
+        (
             "an unconfirmed preset",
             with_lines("").replace("iverton", "connectgain"),
             vec!["warning 7:1 what is known of ConnectGain's signature was never confirmed; see: hooklatch providers show connectgain"],
@@ -292,6 +333,7 @@ fn every_mistake_has_its_text() {
     ];
     let env = env()
         .var("SPACES", " a-secret-long-enough\r\n")
+        .var("ONE", "x")
         .var("EMPTY", "")
         .var("BLANK", " \t")
         .var("WHSEC", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
