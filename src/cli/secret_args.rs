@@ -186,6 +186,7 @@ pub(super) mod fixed {
                 "MAIN" => Some(b"canary-secret".to_vec()),
                 "LINE" => Some(b"canary-secret\n".to_vec()),
                 "DOCUMENTED" => Some(b"your-webhook-secret-here".to_vec()),
+                "HEX" => Some(b"00112233445566778899aabbccddeeff".to_vec()),
                 "EMPTY" => Some(Vec::new()),
                 _ => None,
             }

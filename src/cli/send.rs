@@ -1,10 +1,12 @@
 //! `hooklatch send`: a realistic signed event through the front door, as the provider would send it.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use memchr::memmem;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -16,9 +18,10 @@ use super::sign::private_key;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Timestamp;
+use crate::provider::place::Place;
 use crate::provider::preset::{self, Preset, Sample};
 use crate::provider::sample;
-use crate::provider::scheme::Credentials;
+use crate::provider::scheme::{Credentials, Scheme};
 use crate::provider::sign::{Draft, Signer};
 use crate::provider::signature::LiveKey;
 use crate::receive::settings::{FixedAnswer, Mode, Route, RoutePath, Verify};
@@ -263,7 +266,7 @@ impl Message<'_> {
         let new = draft.headers.iter().skip(first);
         let drawn = new.filter(|(name, _)| is_drawn(name)).cloned().collect();
         if self.spoilt {
-            spoil(&mut draft, &scheme.headers());
+            spoil(&mut draft, scheme, self.body);
         }
         let signed = match scheme.credentials() == Credentials::default() {
             true => Signed::From(first),
@@ -308,20 +311,46 @@ enum Signed {
     From(usize),
 }
 
-/// Changes one digit of the signature: as near to right as wrong can be.
-fn spoil(draft: &mut Draft, names: &[std::borrow::Cow<'_, str>]) {
+/// Changes one digit of the signature, as near to right as wrong can be; `unsigned` is the body before it was signed.
+fn spoil(draft: &mut Draft, scheme: &Scheme, unsigned: &str) {
+    let names = scheme.headers();
     let is_it = |name: &str| names.iter().any(|known| **known == *name);
-    match draft.headers.iter_mut().find(|(name, _)| is_it(name)) {
-        Some((_, value)) => {
-            // The last may be padding.
-            let at = value.trim_end_matches('=').len().saturating_sub(2);
-            let other = if value.get(at..=at) == Some("1") { "2" } else { "1" };
-            if value.is_char_boundary(at) && value.is_char_boundary(at + 1) {
-                value.replace_range(at..=at, other);
-            }
+    if let Some((_, value)) = draft.headers.iter_mut().find(|(name, _)| is_it(name)) {
+        *value = String::from_utf8_lossy(&with_a_digit_changed(value.as_bytes())).into_owned();
+    } else if let Some(signature) = signature_in_body(&draft.body, scheme, unsigned) {
+        if let Some(value) = draft.body.get(signature.clone()) {
+            let spoilt = with_a_digit_changed(value);
+            draft.body.splice(signature, spoilt);
         }
-        None => draft.query = draft.query.as_ref().map(|query| format!("{query}x")),
+    } else {
+        draft.query = draft.query.as_ref().map(|query| format!("{query}x"));
     }
+}
+
+/// Which bytes of the body are the signature.
+fn signature_in_body(body: &[u8], scheme: &Scheme, unsigned: &str) -> Option<Range<usize>> {
+    let place = scheme.place()?;
+    if let Some((before, after)) = unsigned.split_once("{signature}") {
+        return Some(before.len()..body.len().saturating_sub(after.len()));
+    }
+    // The whole body was made while signing.
+    let Place::Form(name) = place else { return None };
+    let from = memmem::find(body, format!("{name}=").as_bytes())? + name.len() + 1;
+    let until = memchr::memchr(b'&', body.get(from..)?).map_or(body.len(), |length| from + length);
+    Some(from..until)
+}
+
+/// The last but one character before padding is another one; the last may hold bits that do not count.
+fn with_a_digit_changed(value: &[u8]) -> Vec<u8> {
+    let mut value = value.to_vec();
+    let unpadded = value.trim_ascii_end();
+    let unpadded = unpadded.strip_suffix(b"==").unwrap_or(unpadded);
+    let unpadded = unpadded.strip_suffix(b"=").unwrap_or(unpadded);
+    let at = unpadded.len().saturating_sub(2);
+    if let Some(digit) = value.get_mut(at).filter(|digit| digit.is_ascii()) {
+        *digit = if *digit == b'1' { b'2' } else { b'1' };
+    }
+    value
 }
 
 fn bare(path: &str) -> &str {
@@ -387,5 +416,72 @@ fn limits() -> Limits {
         head_bytes_max: ANSWER_BYTES_MAX,
         body_bytes_max: ANSWER_BYTES_MAX,
         keep_body: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::SecretName;
+    use crate::fields::Fields;
+    use crate::provider::request;
+    use crate::provider::sign::SignError;
+    use crate::provider::signature::SignatureError;
+
+    const NOW: Timestamp = Timestamp(1_763_000_000_000);
+
+    #[test]
+    fn a_spoilt_signature_is_wrong_wherever_it_stands() {
+        let mut spoilt = 0;
+        for preset in preset::all() {
+            let secret = preset.vectors.iter().find(|vector| vector.valid);
+            let (Some(scheme), Some(secret)) = (preset.schemes.first(), secret) else {
+                continue;
+            };
+            let key = scheme
+                .key(&SecretText::new(secret.secret.clone().into()))
+                .unwrap();
+            let sample = &preset.samples[0];
+            let unsigned = sample::fill(&sample.body, 1, NOW);
+            let content_type = ("content-type".to_owned(), sample.content_type.clone());
+            let mut draft = Draft {
+                public_url: Some("https://hooks.example.com/hooks".to_owned()),
+                query: None,
+                headers: [vec![content_type], sample::fill_headers(&sample.headers, 1, NOW)].concat(),
+                body: unsigned.clone().into_bytes(),
+            };
+            match scheme.sign(&Signer::Secret(&key), &mut draft, NOW) {
+                Ok(()) => {}
+                Err(SignError::NeedsPrivateKey | SignError::OnlyProvider(_)) => continue,
+                Err(error) => panic!("{}: {error}", preset.name),
+            }
+            let keys = [LiveKey {
+                name: SecretName::new("main"),
+                key,
+                until: None,
+            }];
+            let check = |draft: &Draft| {
+                let pairs = draft.headers.iter();
+                let fields =
+                    Fields::from_pairs(pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+                let seen = request::Request {
+                    public_url: draft.public_url.as_deref(),
+                    query: draft.query.as_deref(),
+                    ..request::Request::new(&fields, &draft.body)
+                };
+                let claim = scheme.claim(&seen)?;
+                scheme.check(&claim, &keys, NOW, &seen, None).map(drop)
+            };
+            assert_eq!(check(&draft), Ok(()), "{}", preset.name);
+            spoil(&mut draft, scheme, &unsigned);
+            let refused = check(&draft);
+            let expected = matches!(
+                refused,
+                Err(SignatureError::Mismatch | SignatureError::Malformed | SignatureError::Missing)
+            );
+            assert!(expected, "{}: {refused:?}", preset.name);
+            spoilt += 1;
+        }
+        assert!(spoilt > 150, "{spoilt}");
     }
 }

@@ -28,11 +28,11 @@ pub struct Args {
     /// File that holds the body; `-` or nothing: standard input
     #[arg(value_name = "BODY")]
     pub body: Option<PathBuf>,
-    /// Sign a sample event of this type instead, and write its body to --body-out
+    /// Sign a sample event of this type instead; needs --body-out
     #[arg(long, value_name = "TYPE", conflicts_with = "body", requires = "body_out")]
     pub event: Option<String>,
-    /// Where the sample event's body is written
-    #[arg(long, value_name = "FILE", requires = "event")]
+    /// Where the body is written, as it is to be sent
+    #[arg(long, value_name = "FILE")]
     pub body_out: Option<PathBuf>,
     /// The scheme, where the provider has several
     #[arg(long, value_name = "NAME")]
@@ -94,8 +94,9 @@ pub fn run(
         CliError::Config(text)
     })?;
     let now = clock.now();
-    let mut sign = |signer: &Signer<'_>| {
-        let mut draft = draft(args, &given, now, input)?;
+    let unsigned = draft(args, &given, now, input)?;
+    let sign = |signer: &Signer<'_>| {
+        let mut draft = unsigned.clone();
         let signed = scheme.sign(signer, &mut draft, now);
         signed.map_err(|error| CliError::Config(error.to_string()))?;
         Ok::<_, CliError>(draft)
@@ -114,6 +115,10 @@ pub fn run(
             sign(&Signer::Secret(&key))?
         }
     };
+    if args.body_out.is_none() && draft.body != unsigned.body {
+        let text = "this scheme's signature stands in the body: give --body-out FILE, where the signed body is written";
+        return Err(CliError::Config(text.to_owned()));
+    }
     if let Some(path) = &args.body_out {
         fs::write(path, &draft.body).map_err(|error| CliError::File {
             path: path.clone(),
@@ -123,7 +128,7 @@ pub fn run(
     for (name, value) in &draft.headers {
         writeln!(out, "{name}: {value}")?;
     }
-    if let Some(query) = &draft.query {
+    if let Some(query) = draft.query.as_ref().filter(|_| draft.query != unsigned.query) {
         writeln!(out, "?{query}")?;
     }
     Ok(ExitCode::SUCCESS)
@@ -295,6 +300,29 @@ mod tests {
         assert_eq!(
             signed,
             sign(&["quintago", "--secret-env", "MAIN", file], b"").unwrap()
+        );
+    }
+
+    #[test]
+    fn only_what_is_new_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signed");
+        let file = path.to_str().unwrap();
+        let url = ["--secret-env", "MAIN", "--public-url", "https://a.example/in?x=1"];
+        let signed = sign(&[&["square"], &url[..]].concat(), b"{}").unwrap();
+        assert_eq!(signed.lines().count(), 1, "{signed}");
+        let in_body = ["adyen", "--secret-env", "HEX"];
+        let body = br#"{"notificationItems":[{"NotificationRequestItem":{"additionalData":{"hmacSignature":"{signature}"}}}]}"#;
+        let error = sign(&in_body, body).unwrap_err();
+        assert!(error.to_string().contains("--body-out FILE"), "{error}");
+        assert_eq!(
+            sign(&[&in_body[..], &["--body-out", file]].concat(), body).unwrap(),
+            ""
+        );
+        let written = fs::read_to_string(&path).unwrap();
+        assert!(
+            written.contains("hmacSignature") && !written.contains("{signature}"),
+            "{written}"
         );
     }
 

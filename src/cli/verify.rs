@@ -120,14 +120,19 @@ pub fn run(
         }
         None => read_request(args, input)?,
     };
-    let public_url = args
+    let (public_url, query) = match args
         .public_url
         .as_deref()
-        .map(|url| url.split('?').next().unwrap_or_default());
+        .map(|url| url.split_once('?').ok_or(url))
+    {
+        Some(Ok((url, query))) => (Some(url), Some(query)),
+        Some(Err(url)) => (Some(url), None),
+        None => (None, None),
+    };
     let seen = Request {
         method: request.method.as_deref().unwrap_or("POST"),
         public_url: public_url.or(given.public_url.as_deref()).or(request.url()),
-        query: request.query(),
+        query: request.query().or(query),
         ..Request::new(&request.headers, &request.body)
     };
     if seen.public_url.is_none() && given.schemes.iter().all(Scheme::needs_url) {
@@ -168,7 +173,16 @@ fn handshake<'p>(preset: Option<&'p Preset>, seen: &Request<'_>, accepted: bool)
 fn lines(verdict: &Verdict, args: &Args, given: &RouteSecrets, request: &Capture) -> Vec<String> {
     let provider = given.preset.map(|preset| preset.name.as_str());
     match verdict {
-        Verdict::Match { secret } => vec![format!("match: the secret is {secret}")],
+        Verdict::Match { secret, scheme } => {
+            // A route has the schemes that its secrets choose, and a preset's first by default.
+            let by_default = given.schemes.first().is_none_or(|first| first.name == *scheme);
+            vec![match args.secrets.route.is_some() || by_default {
+                true => format!("match: the secret is {secret}"),
+                false => format!(
+                    "match: the secret is {secret}, in the scheme `{scheme}`; a route takes it only where the secret says scheme = {scheme:?}"
+                ),
+            }]
+        }
         _ if !args.explain => vec!["no match; --explain says why".to_owned()],
         Verdict::Differs {
             secret,
@@ -560,6 +574,42 @@ mod tests {
             &mut Vec::new(),
         );
         assert!(error.unwrap_err().to_string().contains("--public-url URL"));
+    }
+
+    #[test]
+    fn the_query_of_the_public_url_counts_where_the_capture_has_none() {
+        // base64 of HMAC-SHA256 over https://a.example/in?x=1{} with canary-secret.
+        let header = "x-square-hmacsha256-signature: VYJCsRzSSNo4Y4P6QAUM4B0fpm/zIVU+F0ZLvHXDBTk=";
+        let known = [
+            "square",
+            "--secret-env",
+            "MAIN",
+            "--header",
+            header,
+            "--body",
+            "-",
+        ];
+        for (url, good) in [
+            ("https://a.example/in?x=1", true),
+            ("https://a.example/in", false),
+        ] {
+            let arguments = [&known[..], &["--public-url", url]].concat();
+            assert_eq!(verify(&arguments, b"{}").1, good, "{url}");
+        }
+        let captured = format!("POST /in?x=1 HTTP/1.1\nHost: a.example\n{header}\n\n{{}}");
+        let url = ["--public-url", "https://a.example/in"];
+        assert!(verify(&[&known[..3], &url[..]].concat(), captured.as_bytes()).1);
+    }
+
+    #[test]
+    fn a_scheme_that_only_a_secret_chooses_is_named() {
+        // SHA-256 of canary-secret and the body.
+        let header = "x-hubspot-signature: b62aee69cf6db3fe9f5095fc00101b46aa6b2774862db15c17af08eb81888e34";
+        let url = ["--public-url", "https://a.example/in", "--body", "-"];
+        let known = ["hubspot", "--secret-env", "MAIN", "--header", header];
+        let text = verify(&[&known[..], &url[..]].concat(), b"{}").0;
+        let expected = "match: the secret is MAIN, in the scheme `v1`; a route takes it only where the secret says scheme = \"v1\"\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

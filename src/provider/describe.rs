@@ -15,7 +15,10 @@ pub fn carried(scheme: &Scheme) -> String {
     match &scheme.rule {
         Rule::BodyHmac(rule) => rule.headers.join(", "),
         Rule::Composed(rule) => source(&rule.source),
-        Rule::Coded(rule) => rule.headers().join(", "),
+        Rule::Coded(rule) => match rule.place() {
+            Some(place) => source(&Source::Place(place)),
+            None => rule.headers().join(", "),
+        },
     }
 }
 

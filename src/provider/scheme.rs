@@ -9,6 +9,7 @@ use super::composed::{Composed, Source};
 use super::encoding::Encoding;
 use super::fetched::{Fetched, Need};
 use super::key::{KeyForm, KeyFormError, SchemeKey};
+use super::place::Place;
 use super::sign::{Draft, SignError, Signer};
 use super::signature::{LiveKey, SignatureError};
 use crate::event::{SecretName, Timestamp};
@@ -153,6 +154,19 @@ impl Scheme {
                 .headers()
                 .iter()
                 .any(|known| known.eq_ignore_ascii_case(name)),
+        }
+    }
+
+    /// Where in body or query the signature stands, where it is in no header.
+    pub fn place(&self) -> Option<Place> {
+        match &self.rule {
+            Rule::Composed(rule) => match &rule.source {
+                Source::Place(Place::Header(_)) => None,
+                Source::Place(place) => Some(place.clone()),
+                _ => None,
+            },
+            Rule::Coded(rule) => rule.place(),
+            Rule::BodyHmac(_) => None,
         }
     }
 

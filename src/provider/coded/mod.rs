@@ -23,6 +23,7 @@ use self::sns::{SnsError, SnsMessage, SnsType};
 use self::token::Jws;
 use super::fetched::{Fetched, Need};
 use super::key::{KeyFormError, SchemeKey};
+use super::place::Place;
 use super::request::Request;
 use super::scheme_text::{SchemeError, SchemeText, wrong};
 use super::sign::{Draft, SignError, Signer};
@@ -183,6 +184,40 @@ impl Coded {
         }
     }
 
+    /// What keeps a request from matching under any key, in words: its form, what it lacks, its age.
+    pub(super) fn lacking(&self, request: &Request<'_>, now: Timestamp) -> Option<String> {
+        const ANY_KEY: &[u8] = b"any";
+        let header = |name: &str| header_of(request, name);
+        match self {
+            Self::Jws(_) => None,
+            Self::Sns => SnsMessage::parse(request.body)
+                .err()
+                .map(|error| error.to_string()),
+            Self::PayPal => PaypalRequest::read(&header).err().map(|error| error.to_string()),
+            Self::Plivo => {
+                let url = request.url()?;
+                let checked = plivo::verify(request.method, &url, &header, request.body, ANY_KEY);
+                let error = checked.err().filter(|error| *error != PlivoError::Mismatch)?;
+                Some(error.to_string())
+            }
+            Self::Contentful => {
+                let path = path_and_query(request)?;
+                let checked =
+                    contentful::verify(request.method, &path, &header, request.body, ANY_KEY, now.0);
+                let error = checked
+                    .err()
+                    .filter(|error| *error != ContentfulError::Mismatch)?;
+                Some(error.to_string())
+            }
+            Self::Braintree => {
+                let key = BraintreeKey::parse("any:any").ok()?;
+                let error = key.verify(request.body).err()?;
+                let of_form = matches!(error, BraintreeError::Field(_) | BraintreeError::Payload);
+                of_form.then(|| error.to_string())
+            }
+        }
+    }
+
     /// What must be fetched before a request can be checked.
     pub(super) fn need(&self, request: &Request<'_>) -> Result<Option<Need>, SignatureError> {
         match self {
@@ -300,6 +335,15 @@ impl Coded {
             Self::Contentful => vec![contentful::SIGNATURE_HEADER],
             // Theirs stand in the body.
             Self::Sns | Self::Braintree => Vec::new(),
+        }
+    }
+
+    /// Where in the body the signature stands, where it does.
+    pub(super) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Sns => Some(Place::Json(vec!["Signature".into()])),
+            Self::Braintree => Some(Place::Form("bt_signature".into())),
+            Self::Jws(_) | Self::PayPal | Self::Plivo | Self::Contentful => None,
         }
     }
 

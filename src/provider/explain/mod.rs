@@ -15,9 +15,7 @@ use subtle::ConstantTimeEq;
 pub use self::difference::Difference;
 use self::header::Reading;
 use super::body_hmac::BodyHmac;
-use super::composed::Source;
 use super::describe;
-use super::place::Place;
 use super::preset::{self, Preset};
 use super::request::Request;
 use super::scheme::{Rule, Scheme};
@@ -45,6 +43,8 @@ pub enum Verdict {
     Match {
         /// The secret that matched.
         secret: SecretName,
+        /// The scheme that it matched in.
+        scheme: Box<str>,
     },
     /// It is refused, and would be accepted but for these differences: the fewest that explain it.
     Differs {
@@ -85,7 +85,10 @@ pub fn explain(
     let mut error = SignatureError::Missing;
     for scheme in schemes {
         match plain(scheme, request, candidates, now) {
-            Ok(secret) => return Verdict::Match { secret },
+            Ok(secret) => {
+                let scheme = scheme.name.clone();
+                return Verdict::Match { secret, scheme };
+            }
             Err(SignatureError::Missing) => {}
             Err(other) => error = other,
         }
@@ -118,7 +121,7 @@ pub fn explain(
     }
     digest_headers.dedup();
     best.or_else(|| elsewhere(schemes, request, candidates, now, false))
-        .unwrap_or_else(|| unexplained(schemes, request, error, digest_headers))
+        .unwrap_or_else(|| unexplained(schemes, request, error, digest_headers, now))
 }
 
 /// What can be said all the same: where the signature was looked for, and what else it depends on.
@@ -127,18 +130,16 @@ fn unexplained(
     request: &Request<'_>,
     error: SignatureError,
     digest_headers: Vec<Box<str>>,
+    now: Timestamp,
 ) -> Verdict {
     let mut read: Vec<Box<str>> = Vec::new();
     for scheme in schemes {
-        let found = match &scheme.rule {
-            Rule::Composed(rule) => match &rule.source {
-                Source::Place(place @ (Place::Json(_) | Place::Form(_) | Place::Query(_))) => {
-                    let there = place.is_there(request);
-                    there.then(|| carried(scheme)).into_iter().collect()
-                }
-                _ => present(scheme, request),
-            },
-            Rule::BodyHmac(_) | Rule::Coded(_) => present(scheme, request),
+        let found = match scheme.place() {
+            Some(place) => {
+                let there = place.is_there(request);
+                there.then(|| carried(scheme)).into_iter().collect()
+            }
+            None => present(scheme, request),
         };
         read.extend(found);
     }
@@ -151,7 +152,8 @@ fn unexplained(
         .filter(spoken_for)
         .find_map(|scheme| match &scheme.rule {
             Rule::Composed(rule) => composed::lacking(rule, request),
-            Rule::BodyHmac(_) | Rule::Coded(_) => None,
+            Rule::Coded(rule) => rule.lacking(request, now),
+            Rule::BodyHmac(_) => None,
         });
     let signs_url = schemes.iter().filter(spoken_for).any(Scheme::needs_url);
     Verdict::Unexplained {

@@ -75,6 +75,7 @@ fn a_good_request_matches() {
     let verdict = explain(&scheme("iverton"), &request, BODY.as_bytes(), &candidates, NOW);
     let matched = Verdict::Match {
         secret: SecretName::new("main"),
+        scheme: "main".into(),
     };
     assert_eq!(verdict, matched);
     let mut many = vec![named("other", "another"); 20];
@@ -652,4 +653,61 @@ fn another_scheme_of_the_provider_is_no_guess() {
     };
     let verdict = super::explain(&twilio.schemes[..1], &request, &[named("main", SECRET)], NOW);
     assert_eq!(differences(&verdict), [Difference::OtherScheme("json".into())]);
+}
+
+#[test]
+fn schemes_that_are_code_say_what_they_lack() {
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    for (provider, sent, body, expected) in [
+        (
+            "plivo",
+            &[("x-plivo-signature-v3", "a"), ("x-plivo-signature-v3-nonce", "1")][..],
+            "{}",
+            Some("not a form"),
+        ),
+        (
+            "plivo",
+            &[("x-plivo-signature-v3", "a"), form],
+            "a=b",
+            Some("x-plivo-signature-v3-nonce"),
+        ),
+        (
+            "plivo",
+            &[
+                ("x-plivo-signature-v3", "a"),
+                ("x-plivo-signature-v3-nonce", "1"),
+                form,
+            ],
+            "a=b",
+            None,
+        ),
+        (
+            "contentful",
+            &[("x-contentful-signature", "a")],
+            "{}",
+            Some("x-contentful-"),
+        ),
+        (
+            "paypal",
+            &[("paypal-transmission-sig", "a")],
+            "{}",
+            Some("the header paypal-"),
+        ),
+        ("braintree", &[form], "bt_payload=YQ%3D%3D", Some("bt_signature")),
+        ("aws-sns", &[], "{}", Some("raw message delivery")),
+    ] {
+        let fields = headers(sent);
+        let request = Request {
+            public_url: Some("https://a.example/in"),
+            ..Request::new(&fields, body.as_bytes())
+        };
+        let schemes = &preset::find(provider).unwrap().schemes;
+        match super::explain(schemes, &request, &[], NOW) {
+            Verdict::Unexplained { lacking, .. } => match (lacking, expected) {
+                (Some(text), Some(expected)) => assert!(text.contains(expected), "{provider}: {text}"),
+                (lacking, expected) => assert_eq!(lacking.as_deref(), expected, "{provider}"),
+            },
+            other => panic!("{provider}: {other:?}"),
+        }
+    }
 }
