@@ -281,6 +281,24 @@ mod tests {
     }
 
     #[test]
+    fn a_static_header_replaces_every_spelling_of_its_name() {
+        let mut event = event();
+        event.headers = Bytes::from_static(
+            b"X-Api-Key: theirs\r\nx_api_key: theirs\r\nX_Api-Key: theirs\r\nX-Api-Keys: kept\r\n",
+        );
+        let settings = Settings {
+            static_headers: vec![("x-api-key".into(), "ours".into())],
+            ..Settings::default()
+        };
+        let text = head(&settings, &event);
+        assert!(text.contains("\r\nx-api-key: ours\r\n"), "{text}");
+        assert!(
+            text.contains("X-Api-Keys: kept") && !text.contains("theirs"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn only_what_is_replaced_is_taken_out() {
         let static_headers = vec![("authorization".into(), "ours".into())];
         let signing = Some(Key::new(b"hand-off").unwrap());
