@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use self::front::{Listener, Socket};
 use self::rotation::{SecretFiles, listed};
-use crate::admin::{self, CaptureRequest, ReloadRequest, RouteSecrets};
+use crate::admin::{self, AdminToken, CaptureRequest, ReloadRequest, RouteSecrets};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, TlsFiles};
 use crate::deliver::Deliverer;
@@ -27,7 +27,6 @@ use crate::event::DedupHashKey;
 use crate::inbox::{self, Inbox, OpenError};
 use crate::keys::{Https, KeyCache};
 use crate::receive::{FrontDoor, Parts, TlsError, TlsIdentity};
-use crate::secret::SecretText;
 use crate::shutdown::{self, Controller, Phase, Watch};
 use crate::telemetry::{Telemetry, log};
 use crate::upstream::Client;
@@ -133,6 +132,7 @@ async fn live(
     let admin = admin::bind(&config.admin).await?;
     let admin_addr = admin.admin_addr();
     let probe_addr = admin.probe_addr();
+    let admin_token = admin.token();
     let socket = Socket::bind(config.listen)?;
     let listen = socket.address();
     let tls = match &config.tls {
@@ -193,6 +193,7 @@ async fn live(
         inbox,
         tls,
         secrets,
+        admin_token,
         clock,
         telemetry,
     };
@@ -224,6 +225,7 @@ struct Gateway {
     deliverer: Option<Deliverer>,
     inbox: Option<Arc<dyn Inbox>>,
     tls: Option<Arc<TlsIdentity>>,
+    admin_token: Option<AdminToken>,
     /// To the admin API.
     secrets: watch::Sender<Vec<RouteSecrets>>,
     clock: Arc<dyn Clock>,
@@ -302,7 +304,10 @@ impl Gateway {
             ("workers", config.workers != self.config.workers),
             ("[store] and [retention]", config.store != self.config.store),
             ("[admin] listen", config.admin.listen != self.config.admin.listen),
-            ("[admin] token", token(&config) != token(&self.config)),
+            (
+                "whether there is an [admin] token",
+                config.admin.token.is_some() != self.config.admin.token.is_some(),
+            ),
             ("[probe] listen", config.admin.probe != self.config.admin.probe),
             ("[log] format", config.log.format != self.config.log.format),
             ("[log] level", config.log.level != self.config.log.level),
@@ -317,6 +322,9 @@ impl Gateway {
         }
         if let (Some(identity), Some(TlsFiles { cert, key })) = (&self.tls, &config.tls) {
             identity.reload(cert, key).map_err(|error| error.to_string())?;
+        }
+        if let (Some(known), Some(token)) = (&self.admin_token, &config.admin.token) {
+            known.change(token).map_err(|error| error.to_string())?;
         }
         for warning in &config.warnings {
             tracing::warn!(warning, "configuration");
@@ -374,10 +382,6 @@ impl Gateway {
         tracing::info!(requests_ended, attempts_cut_off = cut_off, "stopped");
         Ok(())
     }
-}
-
-fn token(config: &Config) -> Option<&[u8]> {
-    config.admin.token.as_ref().map(SecretText::expose)
 }
 
 /// The folder of the store in which refused requests are kept.

@@ -4,6 +4,7 @@
 //! carry `Origin` or `Sec-Fetch-Site`, or, after a DNS rebinding, the `Host` of the page.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -16,9 +17,42 @@ use super::answer::{refusal, refusal_with};
 use crate::secret::SecretText;
 
 /// Decides who comes in.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Door {
-    token: Option<[u8; 32]>,
+    token: Option<AdminToken>,
+}
+
+/// The token that the admin API demands. Its clones are one.
+#[derive(Clone)]
+pub struct AdminToken(Arc<RwLock<[u8; 32]>>);
+
+impl AdminToken {
+    /// Only the hash is kept: it compares in a time that tells neither content nor length.
+    fn new(token: &SecretText) -> Self {
+        Self(Arc::new(RwLock::new(hash(token.expose()))))
+    }
+
+    /// From now on `token` is demanded. An empty one is no token, and changes nothing.
+    ///
+    /// # Errors
+    /// [`AdminError::TokenEmpty`].
+    pub fn change(&self, token: &SecretText) -> Result<(), AdminError> {
+        if token.expose().is_empty() {
+            return Err(AdminError::TokenEmpty);
+        }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = hash(token.expose());
+        Ok(())
+    }
+
+    fn hash(&self) -> [u8; 32] {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AdminToken(..)")
+    }
 }
 
 /// Why somebody does not.
@@ -38,11 +72,15 @@ impl Door {
         match token {
             Some(token) if token.expose().is_empty() => Err(AdminError::TokenEmpty),
             None if !listen.ip().to_canonical().is_loopback() => Err(AdminError::TokenMissing { listen }),
-            // Only the hash is kept: it compares in a time that tells neither content nor length.
             token => Ok(Self {
-                token: token.map(|token| hash(token.expose())),
+                token: token.map(AdminToken::new),
             }),
         }
+    }
+
+    /// What is demanded, to change it.
+    pub(super) fn token(&self) -> Option<AdminToken> {
+        self.token.clone()
     }
 
     /// Whether `request` may go on. Health needs no token: probes have none.
@@ -52,7 +90,7 @@ impl Door {
         }
         let headers = request.headers();
         match &self.token {
-            Some(token) if !bears(headers, token) => return Err(Refused::Token),
+            Some(token) if !bears(headers, &token.hash()) => return Err(Refused::Token),
             Some(_) => {}
             None if !is_for_this_machine(headers) => return Err(Refused::Host),
             None => {}
@@ -89,12 +127,6 @@ impl Refused {
                 "call it by localhost or a loopback address, or set an admin token",
             ),
         }
-    }
-}
-
-impl std::fmt::Debug for Door {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Door(token: {})", self.token.is_some())
     }
 }
 
@@ -244,7 +276,7 @@ mod tests {
         ] {
             assert_eq!(door.check(&request("GET", "/metrics", &headers)), want, "{name}");
         }
-        assert_eq!(format!("{door:?}"), "Door(token: true)");
+        assert_eq!(format!("{door:?}"), "Door { token: Some(AdminToken(..)) }");
     }
 
     #[test]

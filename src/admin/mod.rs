@@ -25,6 +25,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::guard::AdminToken;
 pub use self::secrets::{ListedSecret, QUIET_DEFAULT, RouteSecrets};
 use crate::clock::Clock;
 use crate::event::RouteName;
@@ -137,6 +138,11 @@ impl Listeners {
         self.admin
             .as_ref()
             .and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// The token that the admin API demands, to change it.
+    pub fn token(&self) -> Option<AdminToken> {
+        self.admin.as_ref().and_then(|(_, door)| door.token())
     }
 
     /// Where the probe listens.

@@ -30,10 +30,34 @@ pub(super) fn handshakes_and_urls(route: &Section<'_>, preset: Option<&Preset>, 
         }
         _ => {}
     }
-    if route.has("public_url") && !schemes.iter().any(Scheme::needs_url) {
-        let text = "\"public_url\" is read by nothing: these senders do not sign the URL";
-        context.warn(&route.key_span("public_url"), text, Some("remove it"));
+    if let Some(url) = route.string("public_url") {
+        if !schemes.iter().any(Scheme::needs_url) {
+            let text = "\"public_url\" is read by nothing: these senders do not sign the URL";
+            context.warn(&route.key_span("public_url"), text, Some("remove it"));
+        } else if is_of_nobody(url.value) {
+            let text = format!(
+                "{:?} is an example, and every signature over another URL is refused",
+                url.value
+            );
+            let help = "write the URL exactly as it was entered at the sender";
+            context.warn(&url.span, text, Some(help));
+        }
     }
+}
+
+/// Whether the host is one that nobody has (RFC 2606).
+fn is_of_nobody(url: &str) -> bool {
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = host
+        .split(['/', '?', ':'])
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let names = ["example.com", "example.net", "example.org", "example", "invalid"];
+    names.iter().any(|name| {
+        host.strip_suffix(name)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
 }
 
 /// A secret that another reader would decode.

@@ -300,6 +300,18 @@ fn every_mistake_has_its_text() {
             ],
         ),
         (
+            "a signed URL that is nobody's",
+            with_lines("public_url = \"https://Hooks.example.com:8443/hooks/square\"").replace("iverton", "square"),
+            vec![
+                "warning 10:14 \"https://Hooks.example.com:8443/hooks/square\" is an example, and every signature over another URL is refused",
+            ],
+        ),
+        (
+            "a signed URL that is somebody's",
+            with_lines("public_url = \"https://hooks.myexample.com/hooks/square\"").replace("iverton", "square"),
+            vec![],
+        ),
+        (
             "no verify token where one is asked for",
             with_lines("").replace("iverton", "meta"),
             vec![

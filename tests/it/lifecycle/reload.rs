@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::load::{Load, booking_app, wait_until_taken};
-use super::{PATH, admin, body, config, metric, post, send, wait_for_log, write_config};
+use super::{Connection, PATH, admin, body, config, metric, post, send, wait_for_log, write_config};
 use crate::support::{App, Gateway, PATIENCE, Reply, proved, rounds, wait_for};
 
 /// Writes and applies one; `Err` has what the admin API said.
@@ -170,6 +170,39 @@ fn what_needs_a_restart_is_refused_whole() {
     assert_eq!(send(&gateway, "still").status, 200);
     reconfigure(&gateway, &with_route).unwrap();
     assert_eq!(post(&gateway, "/hooks/new", "secret", b"{}").status, 200);
+}
+
+/// A rotation that brings a new admin token along with new secrets must not be kept waiting by it.
+#[test]
+fn a_new_admin_token_is_taken_on_with_the_rest() {
+    let app = App::start([]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "the first token of it").unwrap();
+    let token = format!("[admin]\ntoken = {{ file = \"{}\" }}", file.display());
+    let good = config(&app).replace("[admin]", &token);
+    let gateway = Gateway::start(&good);
+    let ask = |method: &str, path: &str, token: &str| {
+        let mut connection = Connection::open(gateway.admin()).unwrap();
+        let bearer = format!("Authorization: Bearer {token}\r\nContent-Length: 0");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n\r\n");
+        connection.write(request.as_bytes()).unwrap();
+        connection.read_response().unwrap().status
+    };
+    assert_eq!(ask("GET", "/metrics", "the first token of it"), 200);
+    std::fs::write(&file, "the second token of it").unwrap();
+    write_config(
+        &gateway,
+        &good.replace("value = \"secret\"", "value = \"another secret\""),
+    );
+    assert_eq!(ask("POST", "/-/reload", "the first token of it"), 200);
+    assert_eq!(post(&gateway, PATH, "another secret", b"{}").status, 200);
+    assert_eq!(ask("GET", "/metrics", "the first token of it"), 401);
+    assert_eq!(ask("GET", "/metrics", "the second token of it"), 200);
+    // A broken reload leaves it.
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(ask("POST", "/-/reload", "the second token of it"), 422);
+    assert_eq!(ask("GET", "/metrics", "the second token of it"), 200);
 }
 
 #[test]
