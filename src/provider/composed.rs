@@ -367,13 +367,15 @@ impl Composed {
             true => self.url.write(&request.url().ok_or(SignatureError::Incomplete)?),
             false => vec![String::new()],
         };
+        // A signature cannot cover itself.
+        let own_field = match &self.source {
+            Source::Place(Place::Form(name)) => Some(&**name),
+            _ => None,
+        };
+        let of =
+            |part, url| segment(part, group, time, url, own_field, request).ok_or(SignatureError::Incomplete);
         urls.iter()
-            .map(|url| {
-                self.signed
-                    .iter()
-                    .map(|part| segment(part, group, time, url, request).ok_or(SignatureError::Incomplete))
-                    .collect()
-            })
+            .map(|url| self.signed.iter().map(|part| of(part, url)).collect())
             .collect()
     }
 
@@ -453,6 +455,7 @@ fn segment<'r>(
     group: &Group,
     time: Option<&str>,
     url: &str,
+    own_field: Option<&str>,
     request: &'r Request<'_>,
 ) -> Option<Segment<'r>> {
     let value = match part {
@@ -466,7 +469,7 @@ fn segment<'r>(
         Value::Timestamp => text(time?),
         Value::Method => text(request.method),
         Value::Url => text(url),
-        Value::FormSorted => Cow::Owned(form_sorted(request.body)?),
+        Value::FormSorted => Cow::Owned(form_sorted(request.body, own_field)?),
         Value::Header(name) => Cow::Owned(request.header(name)?.to_vec()),
         // Adyen signs nothing for what is not there.
         Value::Json(tokens) => text(&json_text(request.body, tokens).unwrap_or_default()),
@@ -488,13 +491,15 @@ fn segment<'r>(
 
 /// Names and values of a form, sorted by name and then by value, a pair that stands twice only once (Twilio).
 ///
-/// The whole body is read as a form whatever it says of itself: what is not read would not be signed.
-fn form_sorted(body: &[u8]) -> Option<Vec<u8>> {
+/// The whole body is read as a form whatever it says of itself: what is not read would not be signed. The field that holds the
+/// signature is left out.
+fn form_sorted(body: &[u8], own_field: Option<&str>) -> Option<Vec<u8>> {
     let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> =
         form_urlencoded::parse(body).take(FORM_FIELDS_MAX + 1).collect();
     if pairs.len() > FORM_FIELDS_MAX {
         return None;
     }
+    pairs.retain(|(name, _)| own_field != Some(&**name));
     pairs.sort();
     pairs.dedup();
     let mut text = Vec::with_capacity(body.len());

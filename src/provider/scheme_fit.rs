@@ -3,6 +3,7 @@
 use super::body_hmac::BodyHmac;
 use super::composed::{Composed, Source};
 use super::key::Algorithm;
+use super::place::Place;
 use super::scheme_text::{SchemeError, wrong};
 use super::template::{Part, Value};
 use super::timestamp::TimestampSource;
@@ -45,6 +46,18 @@ pub(super) fn fits_together(rule: &Composed) -> Result<(), SchemeError> {
                 _ => {}
             }
         }
+    }
+    let covers_itself = match &rule.source {
+        Source::Place(Place::Json(_)) => uses(&Value::Body) || uses(&Value::FormSorted),
+        Source::Place(Place::Form(_)) => uses(&Value::Body),
+        Source::Place(Place::Query(_)) => uses(&Value::Url),
+        _ => false,
+    };
+    if covers_itself {
+        return wrong(
+            "signed",
+            "holds the place of the signature, which cannot cover itself: say what of it is signed, such as {json:/pointer} or {form_sorted}",
+        );
     }
     if rule.url != UrlForm::AsIs && !uses(&Value::Url) {
         return wrong("url", "says how {url} is written, but `signed` has no {url}");

@@ -63,6 +63,8 @@ pub enum SignatureError {
     )]
     NoKeys,
     /// A token or a certificate says something that the route does not accept.
-    #[error("the token or its certificate is not one that this route accepts")]
+    #[error(
+        "what made the signature (a token, a certificate, a key, a topic) is not one that this route accepts"
+    )]
     NotAccepted,
 }

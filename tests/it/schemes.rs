@@ -1,7 +1,7 @@
 //! The rules that a scheme put together of parts keeps, each with its test (facts on providers, section 4).
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use hooklatch::event::{SecretName, Timestamp};
 use hooklatch::fields::Fields;
@@ -470,6 +470,58 @@ fn signatures_in_the_query_and_the_body() {
             ..Request::new(&fields, body)
         };
         assert_eq!(scheme_takes(&digest, "s", &request), expected);
+    }
+}
+
+/// Nobody can keep the fetcher busy, or be told to come again, with what no key would make good.
+#[test]
+fn keys_are_fetched_for_tokens_alone() {
+    let scheme = &hooklatch::provider::preset::find("google-pubsub")
+        .unwrap()
+        .schemes[0];
+    let header = |json: &str| URL_SAFE_NO_PAD.encode(json);
+    let (rs256, none) = (
+        header("{\"alg\":\"RS256\",\"kid\":\"1\"}"),
+        header("{\"alg\":\"none\"}"),
+    );
+    for (value, fetched) in [
+        (format!("Bearer {rs256}.e30.c2ln"), true),
+        (format!("Bearer {none}.e30.c2ln"), false),
+        (format!("Bearer {rs256}.e30"), false),
+        (format!("Basic {rs256}.e30.c2ln"), false),
+        ("Bearer a.b.c".to_owned(), false),
+        (format!("Bearer {rs256}.e30.{}", "A".repeat(20_000)), false),
+    ] {
+        let fields = Fields::from_pairs([(&b"authorization"[..], value.as_bytes())]);
+        let need = scheme.need(&Request::new(&fields, BODY));
+        assert_eq!(matches!(need, Ok(Some(_))), fetched, "{value:.60}: {need:?}");
+        assert_eq!(need.is_ok(), fetched, "{value:.60}");
+    }
+}
+
+#[test]
+fn a_form_signs_its_other_fields() {
+    let scheme = scheme("in_form = \"sig\"\nsigned = \"{form_sorted}\"");
+    let signature = hex_tag("s", "a1b2");
+    for (name, body, expected) in [
+        ("last", format!("b=2&a=1&sig={signature}"), true),
+        ("first", format!("sig={signature}&a=1&b=2"), true),
+        ("another field", format!("a=1&b=2&c=3&sig={signature}"), false),
+        ("twice", format!("a=1&b=2&sig={signature}&sig={signature}"), false),
+        (
+            "twice, one in disguise",
+            format!("a=1&b=2&sig={signature}&s%69g=x"),
+            false,
+        ),
+        (
+            "over itself",
+            format!("a=1&b=2&sig={}", hex_tag("s", "a1b2sig")),
+            false,
+        ),
+    ] {
+        let fields = Fields::from_pairs([(&b"content-type"[..], &b"application/x-www-form-urlencoded"[..])]);
+        let request = Request::new(&fields, body.as_bytes());
+        assert_eq!(scheme_takes(&scheme, "s", &request), expected, "{name}");
     }
 }
 

@@ -135,6 +135,56 @@ pub fn verify(
     public_url: Option<&str>,
     now_ms: i64,
 ) -> Result<(), JwsError> {
+    let read = read(rule, token)?;
+    let (header, payload) = (read.header, read.payload);
+    let (algorithm, kid, signature) = (read.algorithm, read.kid, read.signature);
+    if rule.detached {
+        let message = [header, b".", URL_SAFE_NO_PAD.encode(body).as_bytes()].concat();
+        check_signature(keys, algorithm, kid.as_deref(), &message, &signature)?;
+        return check_its_claims(rule, payload, body, public_url, now_ms);
+    }
+    let message = token
+        .get(..header.len() + 1 + payload.len())
+        .ok_or(JwsError::Form)?;
+    check_signature(keys, algorithm, kid.as_deref(), message, &signature)?;
+    check_its_claims(rule, payload, body, public_url, now_ms)
+}
+
+/// What keeps `token` from being accepted whatever the keys are: to explain a refusal, never to accept one.
+///
+/// # Errors
+/// Every [`JwsError`] but those about keys and signature.
+pub fn verify_all_but_the_signature(
+    rule: &JwsRule,
+    token: &[u8],
+    body: &[u8],
+    public_url: Option<&str>,
+    now_ms: i64,
+) -> Result<(), JwsError> {
+    let read = read(rule, token)?;
+    check_its_claims(rule, read.payload, body, public_url, now_ms)
+}
+
+/// Whether `token` is one that the rule may accept, as far as it can be told without a key.
+///
+/// # Errors
+/// When its form, its header or its algorithm is not one of the rule's.
+pub fn check_form(rule: &JwsRule, token: &[u8]) -> Result<(), JwsError> {
+    read(rule, token).map(drop)
+}
+
+/// A token in its parts.
+struct Token<'t> {
+    /// As it was sent.
+    header: &'t [u8],
+    /// As it was sent; of a detached one it is empty.
+    payload: &'t [u8],
+    signature: Vec<u8>,
+    algorithm: JwsAlgorithm,
+    kid: Option<String>,
+}
+
+fn read<'t>(rule: &JwsRule, token: &'t [u8]) -> Result<Token<'t>, JwsError> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(JwsError::TooLong);
     }
@@ -146,24 +196,32 @@ pub fn verify(
     };
     let signature = decode(signature)?;
     let (algorithm, kid) = read_header(rule, &decode(header)?)?;
-    if rule.detached {
-        if !payload.is_empty() {
-            return Err(JwsError::Form);
-        }
-        let message = [header, b".", URL_SAFE_NO_PAD.encode(body).as_bytes()].concat();
-        check_signature(keys, algorithm, kid.as_deref(), &message, &signature)?;
-        if !reads_claims(rule) {
-            return Ok(());
-        }
-        let claims = strict_json::object(body).map_err(JwsError::Claims)?;
-        return check_claims(rule, &claims, body, public_url, now_ms);
+    if rule.detached && !payload.is_empty() {
+        return Err(JwsError::Form);
     }
-    let message = token
-        .get(..header.len() + 1 + payload.len())
-        .ok_or(JwsError::Form)?;
-    check_signature(keys, algorithm, kid.as_deref(), message, &signature)?;
-    let claims = strict_json::object(&decode(payload)?).map_err(JwsError::Claims)?;
-    check_claims(rule, &claims, body, public_url, now_ms)
+    Ok(Token {
+        header,
+        payload,
+        signature,
+        algorithm,
+        kid,
+    })
+}
+
+/// Checks the claims, which of a detached token stand in the body.
+fn check_its_claims(
+    rule: &JwsRule,
+    payload: &[u8],
+    body: &[u8],
+    public_url: Option<&str>,
+    now_ms: i64,
+) -> Result<(), JwsError> {
+    let claims = match rule.detached {
+        true if !reads_claims(rule) => return Ok(()),
+        true => strict_json::object(body),
+        false => strict_json::object(&decode(payload)?),
+    };
+    check_claims(rule, &claims.map_err(JwsError::Claims)?, body, public_url, now_ms)
 }
 
 /// Strict: no padding, no bits left over, so that one token has one spelling.

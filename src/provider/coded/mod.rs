@@ -184,12 +184,17 @@ impl Coded {
         }
     }
 
-    /// What keeps a request from matching under any key, in words: its form, what it lacks, its age.
-    pub(super) fn lacking(&self, request: &Request<'_>, now: Timestamp) -> Option<String> {
+    /// What besides the bytes keeps a request from matching under `keys`, in words: its form, what it lacks, its age, what it claims.
+    pub(super) fn lacking(
+        &self,
+        keys: &[SchemeKey],
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Option<String> {
         const ANY_KEY: &[u8] = b"any";
         let header = |name: &str| header_of(request, name);
         match self {
-            Self::Jws(_) => None,
+            Self::Jws(jws) => jws.lacking(keys, request, now),
             Self::Sns => SnsMessage::parse(request.body)
                 .err()
                 .map(|error| error.to_string()),
@@ -210,10 +215,13 @@ impl Coded {
                 Some(error.to_string())
             }
             Self::Braintree => {
-                let key = BraintreeKey::parse("any:any").ok()?;
-                let error = key.verify(request.body).err()?;
-                let of_form = matches!(error, BraintreeError::Field(_) | BraintreeError::Payload);
-                of_form.then(|| error.to_string())
+                let given = keys.iter().filter_map(|key| match key {
+                    SchemeKey::Text(text) => braintree_key(text),
+                    _ => None,
+                });
+                let errors = given.filter_map(|key| key.verify(request.body).err());
+                let error = errors.max_by_key(|error| *error == BraintreeError::Mismatch)?;
+                (error != BraintreeError::Mismatch).then(|| error.to_string())
             }
         }
     }
@@ -221,7 +229,7 @@ impl Coded {
     /// What must be fetched before a request can be checked.
     pub(super) fn need(&self, request: &Request<'_>) -> Result<Option<Need>, SignatureError> {
         match self {
-            Self::Jws(jws) => Ok(jws.fetches_from().map(|url| Need::KeySet { url: url.into() })),
+            Self::Jws(jws) => jws.need(request),
             Self::Sns => {
                 let message = SnsMessage::parse(request.body).map_err(sns_error)?;
                 Ok(Some(Need::Certificate {

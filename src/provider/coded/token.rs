@@ -9,7 +9,7 @@ use super::jws_sign::{JwsSigner, detach};
 use super::words;
 use crate::event::Timestamp;
 use crate::provider::encoding::{Encoding, Prefix, trim};
-use crate::provider::fetched::Fetched;
+use crate::provider::fetched::{Fetched, Need};
 use crate::provider::key::{KeyFormError, SchemeKey};
 use crate::provider::request::Request;
 use crate::provider::sample;
@@ -172,9 +172,7 @@ impl Jws {
         request: &Request<'_>,
         fetched: Option<&Fetched>,
     ) -> Result<(), SignatureError> {
-        let value = request.header(&self.header).ok_or(SignatureError::Missing)?;
-        let token = self.prefix.strip(value).ok_or(SignatureError::Malformed)?;
-        let token = trim(token);
+        let token = self.token(request)?;
         let url = request.url();
         let check = |rule: &JwsRule, keys: &KeySet| {
             jws::verify(rule, token, keys, request.body, url.as_deref(), now.0)
@@ -182,20 +180,74 @@ impl Jws {
         };
         match (key, fetched) {
             (SchemeKey::Jws(keys, _), _) => check(&self.rule, keys),
-            (SchemeKey::Fetched(text), Some(Fetched::KeySet(keys))) => {
-                let mut rule = self.rule.clone();
-                for (claim, word) in self.secret_claims.iter().zip(words(text)) {
-                    match &**claim {
-                        "aud" => rule.audience = Some(Audience::Text(word.into())),
-                        "iss" => rule.issuer = Some([word.into()].into()),
-                        _ => rule.required_claims.push((claim.clone(), word.into())),
-                    }
-                }
-                check(&rule, keys)
-            }
+            (SchemeKey::Fetched(text), Some(Fetched::KeySet(keys))) => check(&self.rule_with(text), keys),
             (SchemeKey::Fetched(_), _) => Err(SignatureError::NoKeys),
             _ => Err(SignatureError::Mismatch),
         }
+    }
+
+    fn token<'r>(&'r self, request: &Request<'r>) -> Result<&'r [u8], SignatureError> {
+        let value = request.header(&self.header).ok_or(SignatureError::Missing)?;
+        self.prefix
+            .strip(value)
+            .map(trim)
+            .ok_or(SignatureError::Malformed)
+    }
+
+    /// The rule, and what the secret says that the token must claim.
+    fn rule_with(&self, text: &SecretText) -> JwsRule {
+        let mut rule = self.rule.clone();
+        for (claim, word) in self.secret_claims.iter().zip(words(text)) {
+            match &**claim {
+                "aud" => rule.audience = Some(Audience::Text(word.into())),
+                "iss" => rule.issuer = Some([word.into()].into()),
+                _ => rule.required_claims.push((claim.clone(), word.into())),
+            }
+        }
+        rule
+    }
+
+    /// What must be fetched before the token can be checked. For one that no key can make good nothing is.
+    pub(super) fn need(&self, request: &Request<'_>) -> Result<Option<Need>, SignatureError> {
+        let JwsKeys::Fetched(url) = &self.keys else {
+            return Ok(None);
+        };
+        jws::check_form(&self.rule, self.token(request)?).map_err(|error| jws_error(&error))?;
+        Ok(Some(Need::KeySet { url: url.clone() }))
+    }
+
+    /// Why none of `keys` accepts the token, in words. Claims are told too where the keys are not at hand.
+    pub(super) fn lacking(
+        &self,
+        keys: &[SchemeKey],
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Option<String> {
+        let token = match self.token(request) {
+            Ok(token) => token,
+            Err(SignatureError::Malformed) => {
+                let prefix = self.prefix.text().unwrap_or_default();
+                return Some(format!("`{}` does not begin with {prefix:?}", self.header));
+            }
+            Err(_) => return None,
+        };
+        let url = request.url();
+        let (body, url) = (request.body, url.as_deref());
+        let errors = keys.iter().filter_map(|key| match key {
+            SchemeKey::Jws(keys, _) => jws::verify(&self.rule, token, keys, body, url, now.0).err(),
+            SchemeKey::Fetched(text) => {
+                jws::verify_all_but_the_signature(&self.rule_with(text), token, body, url, now.0).err()
+            }
+            _ => None,
+        });
+        // What is said of a token whose signature holds says more.
+        let is_of_key = |error: &JwsError| {
+            matches!(
+                error,
+                JwsError::Signature | JwsError::KeyKind | JwsError::UnknownKey
+            )
+        };
+        errors.min_by_key(is_of_key).map(|error| error.to_string())
     }
 
     pub(super) fn sign(

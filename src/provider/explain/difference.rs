@@ -61,13 +61,8 @@ pub enum Difference {
     BodyEmpty,
     /// The provider signs in several ways, and this request in another than the secret is for.
     OtherScheme(Box<str>),
-    /// It is signed as another provider does.
-    OtherProvider {
-        /// The preset.
-        name: Box<str>,
-        /// Its name for people.
-        title: Box<str>,
-    },
+    /// It is signed as other providers do; at least one, the one that is most likely meant first.
+    OtherProvider(Vec<OtherProvider>),
     /// The signed time is this many seconds from ours, and more than the scheme allows.
     Stale {
         /// Seconds; negative: it is ahead of ours.
@@ -105,7 +100,28 @@ pub enum Difference {
     Url(Box<str>),
 }
 
+/// A preset whose scheme a request is signed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherProvider {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its name for people.
+    pub title: Box<str>,
+}
+
 impl Difference {
+    /// Whether it is about where the signature stands or how it is written.
+    pub(super) fn is_of_header(&self) -> bool {
+        matches!(
+            self,
+            Self::OtherHeader { .. }
+                | Self::PrefixMissing(_)
+                | Self::PrefixOther(_)
+                | Self::Encoding(_)
+                | Self::TextBehind
+        )
+    }
+
     /// Whether it is about a secret that is sent as it is: then nothing was signed.
     pub fn is_of_a_token(&self) -> bool {
         matches!(
@@ -207,9 +223,17 @@ impl Difference {
             Self::OtherScheme(name) => format!(
                 "it is signed in the way that the preset calls `{name}`: bind the secret to it with scheme = \"{name}\""
             ),
-            Self::OtherProvider { name, title } => format!(
-                "it is signed as {title} does: this is an event of another sender, or the route needs provider = \"{name}\""
-            ),
+            Self::OtherProvider(others) => {
+                let (title, name) = others.first().map_or(("another", ""), |first| (&*first.title, &*first.name));
+                let more: Vec<String> = others.iter().skip(1).map(|other| format!("`{}`", other.name)).collect();
+                let more = match &*more {
+                    [] => String::new(),
+                    more => format!(" (these sign alike: {})", more.join(", ")),
+                };
+                format!(
+                    "it is signed as {title} does: this is an event of another sender, or the route needs provider = \"{name}\"{more}"
+                )
+            }
             Self::Stale { secs, allowed_secs } if *secs < 0 => format!(
                 "its time is {} s ahead of the time of the check, and {allowed_secs} s are allowed: the clock of the sender or of this \
                  machine is wrong, or --at is too early",

@@ -12,10 +12,11 @@ mod token;
 
 use subtle::ConstantTimeEq;
 
-pub use self::difference::Difference;
+pub use self::difference::{Difference, OtherProvider};
 use self::header::Reading;
 use super::body_hmac::BodyHmac;
 use super::describe;
+use super::key::SchemeKey;
 use super::preset::{self, Preset};
 use super::request::Request;
 use super::scheme::{Rule, Scheme};
@@ -70,6 +71,9 @@ pub enum Verdict {
     },
 }
 
+/// Presets of what many senders sign by.
+const STANDARDS: [&str; 2] = ["standard-webhooks", "svix"];
+
 /// Above this many bytes, what goes wrong with the secret and what goes wrong with the body are not tried together.
 const COMBINED_BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -82,15 +86,14 @@ pub fn explain(
     candidates: &[NamedSecret],
     now: Timestamp,
 ) -> Verdict {
-    let mut error = SignatureError::Missing;
+    let mut errors: Vec<(&Scheme, SignatureError)> = Vec::new();
     for scheme in schemes {
         match plain(scheme, request, candidates, now) {
             Ok(secret) => {
                 let scheme = scheme.name.clone();
                 return Verdict::Match { secret, scheme };
             }
-            Err(SignatureError::Missing) => {}
-            Err(other) => error = other,
+            Err(error) => errors.push((scheme, error)),
         }
     }
     // One that is good in another way of the same provider needs no guesses.
@@ -120,15 +123,37 @@ pub fn explain(
         }
     }
     digest_headers.dedup();
-    best.or_else(|| elsewhere(schemes, request, candidates, now, false))
-        .unwrap_or_else(|| unexplained(schemes, request, error, digest_headers, now))
+    // Where another header would have to be read, it may be the one of another sender.
+    let is_of_header = |verdict: &Verdict| match verdict {
+        Verdict::Differs { differences, .. } => differences.iter().any(Difference::is_of_header),
+        _ => false,
+    };
+    if best.as_ref().is_none_or(is_of_header)
+        && let Some(found) = elsewhere(schemes, request, candidates, now, false)
+    {
+        return found;
+    }
+    best.unwrap_or_else(|| unexplained(schemes, &errors, request, candidates, digest_headers, now))
+}
+
+/// How much an error tells: what comes of a scheme whose header is there and well formed tells most.
+fn tells(error: SignatureError) -> u8 {
+    match error {
+        SignatureError::Stale | SignatureError::BodyDigest => 5,
+        SignatureError::Mismatch => 4,
+        SignatureError::NotAccepted | SignatureError::NoKeys => 3,
+        SignatureError::Incomplete | SignatureError::OtherVersion => 2,
+        SignatureError::Repeated | SignatureError::Contradicting | SignatureError::Malformed => 1,
+        SignatureError::Missing => 0,
+    }
 }
 
 /// What can be said all the same: where the signature was looked for, and what else it depends on.
 fn unexplained(
     schemes: &[Scheme],
+    errors: &[(&Scheme, SignatureError)],
     request: &Request<'_>,
-    error: SignatureError,
+    candidates: &[NamedSecret],
     digest_headers: Vec<Box<str>>,
     now: Timestamp,
 ) -> Verdict {
@@ -145,17 +170,23 @@ fn unexplained(
     }
     read.sort();
     read.dedup();
+    // The first of those that tell most.
+    let told = errors.iter().rev().max_by_key(|(_, error)| tells(*error));
+    let error = told.map_or(SignatureError::Missing, |(_, error)| *error);
     // Where the header of a scheme is not there, what else it lacks is no news.
-    let spoken_for = |scheme: &&Scheme| scheme.claim(request).err() != Some(SignatureError::Missing);
-    let lacking = schemes
-        .iter()
-        .filter(spoken_for)
-        .find_map(|scheme| match &scheme.rule {
-            Rule::Composed(rule) => composed::lacking(rule, request),
-            Rule::Coded(rule) => rule.lacking(request, now),
-            Rule::BodyHmac(_) => None,
-        });
-    let signs_url = schemes.iter().filter(spoken_for).any(Scheme::needs_url);
+    let told = told
+        .filter(|_| error != SignatureError::Missing)
+        .map(|(scheme, _)| *scheme);
+    let lacking = told.and_then(|scheme| match &scheme.rule {
+        Rule::Composed(rule) => composed::lacking(rule, request),
+        Rule::Coded(rule) => {
+            let own = candidates.iter().filter(|candidate| candidate.of_route);
+            let keys: Vec<SchemeKey> = own.filter_map(|secret| scheme.key(&secret.text).ok()).collect();
+            rule.lacking(&keys, request, now)
+        }
+        Rule::BodyHmac(_) => None,
+    });
+    let signs_url = told.is_some_and(Scheme::needs_url);
     Verdict::Unexplained {
         error,
         read,
@@ -193,36 +224,65 @@ fn elsewhere(
 ) -> Option<Verdict> {
     let is_ours = |scheme: &Scheme| schemes.iter().any(|ours| ours == scheme);
     let of_ours = |preset: &Preset| preset.schemes.iter().any(is_ours);
+    let mut found: Option<(SecretName, Box<str>, Difference)> = None;
+    let mut others: Vec<OtherProvider> = Vec::new();
     for preset in preset::all().iter().filter(|preset| of_ours(preset) == same) {
-        for scheme in preset
+        let mut theirs = preset
             .schemes
             .iter()
-            .filter(|scheme| !is_ours(scheme) && !scheme.is_fetched())
-        {
-            let Ok(secret) = plain(scheme, request, candidates, now) else {
-                continue;
-            };
-            let difference = match same {
-                true => Difference::OtherScheme(scheme.name.clone()),
-                // Many providers send a token in the same way: which one it is nobody can tell.
-                false if scheme.sends_secret() => Difference::SecretSent,
-                false => Difference::OtherProvider {
-                    name: preset.name.as_str().into(),
-                    title: preset.title.as_str().into(),
-                },
-            };
+            .filter(|scheme| !is_ours(scheme) && !scheme.is_fetched());
+        let taken = theirs.find_map(|scheme| {
+            let secret = candidates
+                .iter()
+                .find(|candidate| signs(scheme, request, candidate, now))?;
+            Some((scheme, secret.name.clone()))
+        });
+        let Some((scheme, secret)) = taken else { continue };
+        // Many providers send a token in the same way: which one it is nobody can tell.
+        let sends_secret = !same && scheme.sends_secret();
+        if !same && !sends_secret {
+            others.push(OtherProvider {
+                name: preset.name.as_str().into(),
+                title: preset.title.as_str().into(),
+            });
+        }
+        if found.is_none() || (found.as_ref().is_some_and(is_of_secret_sent) && !sends_secret) {
             let header = scheme
                 .headers()
                 .first()
                 .map_or("the body".into(), |name| (**name).into());
-            return Some(Verdict::Differs {
-                secret,
-                header,
-                differences: vec![difference],
-            });
+            let difference = match same {
+                true => Difference::OtherScheme(scheme.name.clone()),
+                false => Difference::SecretSent,
+            };
+            found = Some((secret, header, difference));
+        }
+        if same {
+            break;
         }
     }
-    None
+    let (secret, header, difference) = found?;
+    // A scheme of many is best called by the name of those who made it.
+    others.sort_by_key(|other| !STANDARDS.contains(&&*other.name));
+    let differences = match others.is_empty() {
+        true => vec![difference],
+        false => vec![Difference::OtherProvider(others)],
+    };
+    Some(Verdict::Differs {
+        secret,
+        header,
+        differences,
+    })
+}
+
+fn is_of_secret_sent((_, _, difference): &(SecretName, Box<str>, Difference)) -> bool {
+    *difference == Difference::SecretSent
+}
+
+/// Whether it is signed so, be it an old request.
+fn signs(scheme: &Scheme, request: &Request<'_>, candidate: &NamedSecret, now: Timestamp) -> bool {
+    let checked = plain(scheme, request, std::slice::from_ref(candidate), now);
+    matches!(checked, Ok(_) | Err(SignatureError::Stale))
 }
 
 fn explain_body_hmac(
