@@ -37,6 +37,14 @@ pub enum Difference {
     SecretBlanks,
     /// The sender's secret stands without the quotes that ours has.
     SecretQuotes,
+    /// The sender's secret has blanks around it, ours has none.
+    SecretBlanksLost,
+    /// The sender's secret stands in quotes, ours does not.
+    SecretQuotesLost,
+    /// Our secret ends in a backslash and an `n`, the sender's does not.
+    SecretLineEndSpelt,
+    /// Our secret begins with `NAME=`, the sender's does not.
+    SecretNamed,
     /// The sender's secret begins with `whsec_`, ours does not.
     SecretMarkLost,
     /// Our secret begins with `whsec_`, the sender's does not.
@@ -180,6 +188,18 @@ impl Difference {
             }
             Self::SecretQuotes => {
                 "the secret stands in quotes that the sender's does not have: remove them".to_owned()
+            }
+            Self::SecretBlanksLost => {
+                "the sender's secret has a blank before or after it that ours does not have: set it again at the provider".to_owned()
+            }
+            Self::SecretQuotesLost => {
+                "the sender's secret stands in quotes that ours does not have: set it again at the provider without them".to_owned()
+            }
+            Self::SecretLineEndSpelt => {
+                "the secret ends in a backslash and an n, a line end that was never made one: remove both".to_owned()
+            }
+            Self::SecretNamed => {
+                "the secret is a whole line `NAME=...` of a file of variables: keep what stands after the =".to_owned()
             }
             Self::SecretMarkLost => {
                 "the secret lacks the `whsec_` at its beginning: copy all of it from the provider's page".to_owned()

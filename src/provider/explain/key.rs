@@ -76,7 +76,48 @@ pub(super) fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
         let longer = Zeroizing::new([text, end].concat());
         texts.push((longer, Some(Difference::SecretLineEndLost)));
     }
+    for spelt in [&b"\\n"[..], b"\\r\\n"] {
+        if let Some(rest) = trimmed.strip_suffix(spelt) {
+            texts.push((own(rest), Some(Difference::SecretLineEndSpelt)));
+        }
+    }
+    if let Some(rest) = after_a_name(trimmed) {
+        let rest = match rest {
+            [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => inner,
+            rest => rest,
+        };
+        texts.push((own(rest), Some(Difference::SecretNamed)));
+    }
+    for (around, difference) in [
+        ((&b"\""[..], &b"\""[..]), Difference::SecretQuotesLost),
+        ((b"'", b"'"), Difference::SecretQuotesLost),
+        ((b"", b" "), Difference::SecretBlanksLost),
+        ((b" ", b""), Difference::SecretBlanksLost),
+    ] {
+        let longer = Zeroizing::new([around.0, trimmed, around.1].concat());
+        texts.push((longer, Some(difference)));
+    }
+    let encoded: [(String, &'static str); 2] = [
+        (hex::encode(trimmed), "the secret's text written as hex"),
+        (BASE64.encode(trimmed), "the secret's text written as base64"),
+    ];
+    for (text, name) in encoded {
+        texts.push((text.into_bytes().into(), Some(Difference::SecretForm(name))));
+    }
     texts
+}
+
+/// What stands after `NAME=`, as in a file of variables.
+fn after_a_name(text: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memchr(b'=', text)?;
+    let (name, rest) = (text.get(..at)?, text.get(at + 1..)?);
+    let is_name = name
+        .first()
+        .is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    (is_name && !rest.is_empty() && rest != b"=").then_some(rest)
 }
 
 /// The bytes that a text may stand for under the scheme's form and under every other.

@@ -105,6 +105,23 @@ fn what_goes_wrong_with_the_secret() {
             Difference::SecretForm("the secret decoded from base64"),
         ),
         (&SECRET[6..], SECRET, Difference::SecretMarkAdded),
+        ("\"secret\"", "secret", Difference::SecretQuotesLost),
+        ("'secret'", "secret", Difference::SecretQuotesLost),
+        ("secret ", "secret", Difference::SecretBlanksLost),
+        (" secret", "secret", Difference::SecretBlanksLost),
+        ("secret", "secret\\n", Difference::SecretLineEndSpelt),
+        ("secret", "HOOK_SECRET=secret", Difference::SecretNamed),
+        ("secret", "HOOK_SECRET=\"secret\"", Difference::SecretNamed),
+        (
+            "736563726574",
+            "secret",
+            Difference::SecretForm("the secret's text written as hex"),
+        ),
+        (
+            "c2VjcmV0",
+            "secret",
+            Difference::SecretForm("the secret's text written as base64"),
+        ),
     ] {
         let request = iverton(&hex_of(theirs.as_bytes(), BODY.as_bytes()));
         let verdict = explain(
