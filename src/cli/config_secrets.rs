@@ -67,6 +67,7 @@ impl SecretSource for ConfigSecrets<'_> {
                 .as_ref()
                 .map(|store| store.path.join(QUARANTINE).join(folder_name(route))),
             public_url: found.public_url.as_deref().map(str::to_owned),
+            verify_token: found.verify_token.clone(),
             secrets,
             bound,
         })

@@ -35,6 +35,8 @@ pub struct RouteSecrets {
     pub schemes: Vec<Scheme>,
     /// The URL that its sender was given.
     pub public_url: Option<String>,
+    /// The route's token for handshakes that bring one.
+    pub verify_token: Option<SecretText>,
     /// Where its refused requests are kept.
     pub quarantine: Option<PathBuf>,
     /// The route's own with `of_route`, in its order and those that have expired last, then those of the other routes.
@@ -102,6 +104,7 @@ impl SecretArgs {
                 given.bound = found.bound;
             }
             given.public_url = found.public_url;
+            given.verify_token = found.verify_token;
             given.quarantine = found.quarantine;
             given.secrets.extend(found.secrets);
         }
@@ -194,6 +197,15 @@ pub(super) mod fixed {
 
         fn route(&self, route: &str) -> Result<RouteSecrets, CliError> {
             let secrets = match route {
+                "meta" => {
+                    return Ok(RouteSecrets {
+                        preset: Some(find("meta")?),
+                        schemes: find("meta")?.schemes.clone(),
+                        verify_token: Some(SecretText::new(b"canary-verify".to_vec())),
+                        secrets: vec![named("main", b"canary-secret".to_vec())],
+                        ..RouteSecrets::default()
+                    });
+                }
                 "good" => vec![named("main", b"canary-secret".to_vec())],
                 "swapped" => vec![
                     named("main", b"canary-other".to_vec()),

@@ -14,6 +14,7 @@ use crate::fields::Fields;
 use crate::provider::describe::{carried, describe};
 use crate::provider::explain::{Difference, Verdict, explain};
 use crate::provider::handshake::Handshake;
+use crate::provider::key::SchemeKey;
 use crate::provider::preset::{self, Preset};
 use crate::provider::scheme::{Credentials, Request, Scheme};
 use crate::provider::sign::SignError;
@@ -148,6 +149,9 @@ pub fn run(
             "this is a handshake of {title} and no event; the gateway answers it itself: {}",
             asked.describe()
         )?;
+        if args.secrets.route.is_some() && (accepted || !asked.signed) {
+            writeln!(out, "{}", would_answer(&given, asked, &seen))?;
+        }
         if !asked.signed {
             return Ok(ExitCode::FAILURE);
         }
@@ -167,6 +171,26 @@ pub fn run(
 fn handshake<'p>(preset: Option<&'p Preset>, seen: &Request<'_>, accepted: bool) -> Option<&'p Handshake> {
     let mut handshakes = preset?.handshakes.iter();
     handshakes.find(|handshake| handshake.matches(seen) && (handshake.signed || !accepted))
+}
+
+/// What becomes of a handshake on its route, as far as the token that it brings is concerned.
+fn would_answer(given: &RouteSecrets, asked: &Handshake, seen: &Request<'_>) -> String {
+    let secrets = given.secrets.iter().filter(|secret| secret.of_route);
+    let keys: Vec<SchemeKey> = secrets
+        .filter_map(|secret| {
+            given
+                .schemes
+                .iter()
+                .find_map(|scheme| scheme.key(&secret.text).ok())
+        })
+        .collect();
+    match asked.answer(seen, given.verify_token.as_ref(), &keys) {
+        Ok(_) if asked.capture.is_some() => {
+            "- this one would be answered while `hooklatch secrets capture` waits for it".to_owned()
+        }
+        Ok(reply) => format!("- this one would be answered {}", reply.status),
+        Err(error) => format!("- this one would be refused: {error}"),
+    }
 }
 
 /// The verdict, line by line.
@@ -632,6 +656,22 @@ mod tests {
                 "{text}"
             );
             assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_a_handshake_is_told_where_the_route_is_known() {
+        for (token, expected) in [
+            ("canary-verify", "would be answered 200"),
+            (
+                "other",
+                "would be refused: the handshake's verify token is not the route's",
+            ),
+        ] {
+            let input =
+                format!("GET /in?hub.mode=subscribe&hub.challenge=1&hub.verify_token={token} HTTP/1.1\n\n");
+            let text = verify(&["--route", "meta"], input.as_bytes()).0;
+            assert!(text.contains(expected), "{text}");
         }
     }
 
