@@ -254,6 +254,7 @@ fn lines(verdict: &Verdict, args: &Args, given: &RouteSecrets, request: &Capture
                 lines.extend(left_out(given));
             }
             if given.schemes.iter().all(Scheme::is_fetched) {
+                lines.extend(unusable(given));
                 let text = "- this provider publishes its keys, and `verify` fetches nothing: only the running gateway can tell";
                 lines.push(text.to_owned());
             } else if !digest_headers.is_empty() || (!read.is_empty() && *error == SignatureError::Mismatch) {
@@ -300,8 +301,8 @@ fn where_it_stood(given: &RouteSecrets, read: &[Box<str>], error: SignatureError
     lines
 }
 
-/// What to do where a signature is well formed and no secret made it.
-fn next_steps(given: &RouteSecrets) -> Vec<String> {
+/// The secrets that are no key of any scheme.
+fn unusable(given: &RouteSecrets) -> Vec<String> {
     let own = || given.secrets.iter().filter(|secret| secret.of_route);
     let mut lines = Vec::new();
     for secret in own() {
@@ -315,6 +316,12 @@ fn next_steps(given: &RouteSecrets) -> Vec<String> {
             lines.push(format!("- {} was left out: {error}", secret.name));
         }
     }
+    lines
+}
+
+/// What to do where a signature is well formed and no secret made it.
+fn next_steps(given: &RouteSecrets) -> Vec<String> {
+    let mut lines = unusable(given);
     if given.schemes.iter().all(Scheme::sends_secret) {
         lines.push("- it is none of the secrets given".to_owned());
         lines.push("- compare the secret with the one that was entered at the provider".to_owned());
@@ -677,6 +684,12 @@ mod tests {
 
     #[test]
     fn a_secret_that_is_no_key_is_named() {
+        let token = "Authorization: Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln";
+        let text = said_of(
+            &["google-pubsub", "--secret-env", "MAIN"],
+            &format!("{token}\n\n{{}}"),
+        );
+        assert!(text.contains("MAIN was left out: the secret is not"), "{text}");
         let header = format!(
             "X-Signature-Timestamp: 0\nX-Signature-Ed25519: {}",
             "ab".repeat(64)
