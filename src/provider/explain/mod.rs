@@ -97,7 +97,7 @@ pub fn explain(
         }
     }
     // One that is good in another way of the same provider needs no guesses.
-    if let Some(found) = elsewhere(schemes, request, candidates, now, true) {
+    if let Some(found) = in_another_scheme(schemes, request, candidates, now) {
         return found;
     }
     let mut best: Option<Verdict> = None;
@@ -129,7 +129,7 @@ pub fn explain(
         _ => false,
     };
     if best.as_ref().is_none_or(is_of_header)
-        && let Some(found) = elsewhere(schemes, request, candidates, now, false)
+        && let Some(found) = by_another_sender(schemes, request, candidates, now)
     {
         return found;
     }
@@ -214,69 +214,82 @@ fn carried(scheme: &Scheme) -> Box<str> {
     }
 }
 
-/// Whether it is signed in another way of the same provider (`same`), or as another provider does.
-fn elsewhere(
+/// A scheme by which a candidate signed, and that candidate.
+type Signed<'s> = (&'s Scheme, &'s NamedSecret);
+
+/// The first of a preset's schemes but ours by which the request is signed.
+fn signed_by<'s>(
+    preset: &'s Preset,
+    ours: &[Scheme],
+    request: &Request<'_>,
+    candidates: &'s [NamedSecret],
+    now: Timestamp,
+) -> Option<Signed<'s>> {
+    let mut theirs = preset
+        .schemes
+        .iter()
+        .filter(|scheme| !ours.contains(scheme) && !scheme.is_fetched());
+    theirs.find_map(|scheme| {
+        let mut candidates = candidates.iter();
+        let signer = candidates.find(|candidate| signs(scheme, request, candidate, now))?;
+        Some((scheme, signer))
+    })
+}
+
+fn differs((scheme, signer): Signed<'_>, difference: Difference) -> Verdict {
+    let headers = scheme.headers();
+    Verdict::Differs {
+        secret: signer.name.clone(),
+        header: headers.first().map_or("the body", |name| name).into(),
+        differences: vec![difference],
+    }
+}
+
+/// Signed in another way of the same provider.
+fn in_another_scheme(
     schemes: &[Scheme],
     request: &Request<'_>,
     candidates: &[NamedSecret],
     now: Timestamp,
-    same: bool,
 ) -> Option<Verdict> {
-    let is_ours = |scheme: &Scheme| schemes.iter().any(|ours| ours == scheme);
-    let of_ours = |preset: &Preset| preset.schemes.iter().any(is_ours);
-    let mut found: Option<(SecretName, Box<str>, Difference)> = None;
-    let mut others: Vec<OtherProvider> = Vec::new();
-    for preset in preset::all().iter().filter(|preset| of_ours(preset) == same) {
-        let mut theirs = preset
-            .schemes
-            .iter()
-            .filter(|scheme| !is_ours(scheme) && !scheme.is_fetched());
-        let taken = theirs.find_map(|scheme| {
-            let secret = candidates
-                .iter()
-                .find(|candidate| signs(scheme, request, candidate, now))?;
-            Some((scheme, secret.name.clone()))
-        });
-        let Some((scheme, secret)) = taken else { continue };
-        // Many providers send a token in the same way: which one it is nobody can tell.
-        let sends_secret = !same && scheme.sends_secret();
-        if !same && !sends_secret {
-            others.push(OtherProvider {
-                name: preset.name.as_str().into(),
-                title: preset.title.as_str().into(),
-            });
-        }
-        if found.is_none() || (found.as_ref().is_some_and(is_of_secret_sent) && !sends_secret) {
-            let header = scheme
-                .headers()
-                .first()
-                .map_or("the body".into(), |name| (**name).into());
-            let difference = match same {
-                true => Difference::OtherScheme(scheme.name.clone()),
-                false => Difference::SecretSent,
-            };
-            found = Some((secret, header, difference));
-        }
-        if same {
-            break;
-        }
-    }
-    let (secret, header, difference) = found?;
-    // A scheme of many is best called by the name of those who made it.
-    others.sort_by_key(|other| !STANDARDS.contains(&&*other.name));
-    let differences = match others.is_empty() {
-        true => vec![difference],
-        false => vec![Difference::OtherProvider(others)],
-    };
-    Some(Verdict::Differs {
-        secret,
-        header,
-        differences,
-    })
+    let mut presets = preset::all().iter().filter(|preset| has_one_of(preset, schemes));
+    let found = presets.find_map(|preset| signed_by(preset, schemes, request, candidates, now))?;
+    Some(differs(found, Difference::OtherScheme(found.0.name.clone())))
 }
 
-fn is_of_secret_sent((_, _, difference): &(SecretName, Box<str>, Difference)) -> bool {
-    *difference == Difference::SecretSent
+/// Signed as others do. Where one sends the secret itself, nobody can tell which of the many it is.
+fn by_another_sender(
+    schemes: &[Scheme],
+    request: &Request<'_>,
+    candidates: &[NamedSecret],
+    now: Timestamp,
+) -> Option<Verdict> {
+    let mut sent_itself = None;
+    let mut signed = None;
+    let mut others = Vec::new();
+    for preset in preset::all().iter().filter(|preset| !has_one_of(preset, schemes)) {
+        match signed_by(preset, schemes, request, candidates, now) {
+            Some(found) if found.0.sends_secret() => sent_itself = sent_itself.or(Some(found)),
+            Some(found) => {
+                signed = signed.or(Some(found));
+                others.push(OtherProvider {
+                    name: preset.name.as_str().into(),
+                    title: preset.title.as_str().into(),
+                });
+            }
+            None => {}
+        }
+    }
+    // A scheme of many is best called by the name of those who made it.
+    others.sort_by_key(|other| !STANDARDS.contains(&&*other.name));
+    match signed {
+        Some(found) => Some(differs(found, Difference::OtherProvider(others))),
+        None => sent_itself.map(|found| differs(found, Difference::SecretSent)),
+    }
+}
+
+fn has_one_of(preset: &Preset, schemes: &[Scheme]) -> bool {
+    preset.schemes.iter().any(|scheme| schemes.contains(scheme))
 }
 
 /// Whether it is signed so, be it an old request.
