@@ -32,6 +32,38 @@ pub(super) struct Secret {
     used: Cell<bool>,
 }
 
+/// How whoever does not know a secret may come by it, when it is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guess {
+    /// By computing: something is signed with it.
+    Offline,
+    /// By sending one after the other.
+    ByTrying,
+    /// It need not be secret.
+    Never,
+}
+
+impl Secret {
+    /// Whether its text was read from a file, which another text can be written to.
+    pub(super) fn is_from_file(&self, context: &Context<'_>) -> bool {
+        let what = format!("secret \"{}\"", self.name);
+        context.secret_files().iter().any(|file| file.what == what)
+    }
+
+    /// Warns of one that is too short for what it is used for.
+    pub(super) fn warn_weak(&self, context: &Context<'_>, guess: Guess) {
+        if let Some(text) = &self.text {
+            warn_weak(
+                context,
+                &format!("secret \"{}\"", self.name),
+                &self.span,
+                text,
+                guess,
+            );
+        }
+    }
+}
+
 /// All of `[secrets]`, by name.
 #[derive(Debug, Default)]
 pub(super) struct Secrets(BTreeMap<String, Secret>);
@@ -105,7 +137,12 @@ impl Secrets {
     }
 
     /// Reads `key`: the name of a secret, or a reference written in place.
-    pub(super) fn reference(&self, section: &Section<'_>, key: &'static str) -> Option<At<SecretText>> {
+    pub(super) fn reference(
+        &self,
+        section: &Section<'_>,
+        key: &'static str,
+        guess: Guess,
+    ) -> Option<At<SecretText>> {
         let item = section.item(key)?;
         let span = item.span();
         let text = match item.value.get_ref() {
@@ -114,10 +151,19 @@ impl Secrets {
                     value: &**name,
                     span: span.clone(),
                 };
-                self.find(section.context, &name)?.text.clone()
+                let secret = self.find(section.context, &name)?;
+                secret.warn_weak(section.context, guess);
+                secret.text.clone()
             }
             _ => match section.entry_table(key, item, key) {
-                Some(entry) => read_reference(entry, &format!("\"{key}\""), &section.key_span(key)).0,
+                Some(entry) => {
+                    let (what, span) = (format!("\"{key}\""), section.key_span(key));
+                    let (text, _) = read_reference(entry, &what, &span);
+                    if let Some(text) = &text {
+                        warn_weak(section.context, &what, &span, text, guess);
+                    }
+                    text
+                }
                 None => {
                     let text = format!("\"{key}\" must be the name of a secret, {FORM}");
                     section.context.wrong(&span, text, None);
@@ -339,12 +385,15 @@ fn from_file(context: &Context<'_>, what: &str, span: &Span, path: &str) -> Opti
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
         }
-        let text = format!("{what}: the file ends with a newline: one trailing newline was removed");
-        context.warn(
-            span,
-            text,
-            Some("write the file without it: printf %s \"$SECRET\" > file"),
-        );
+        // To a public key it means nothing.
+        if !is_public_key(&bytes) {
+            let text = format!("{what}: the file ends with a newline: one trailing newline was removed");
+            context.warn(
+                span,
+                text,
+                Some("write the file without it: printf %s \"$SECRET\" > file"),
+            );
+        }
     }
     Some(bytes)
 }
@@ -370,7 +419,7 @@ fn checked(context: &Context<'_>, what: &str, span: &Span, bytes: Vec<u8>) -> Op
         context.error(span, text, None);
         return None;
     }
-    if around > 0 {
+    if around > 0 && !is_public_key(&bytes) {
         let plural = if around == 1 { "" } else { "s" };
         let text = format!(
             "{what} begins or ends with {around} byte{plural} of white space, which are used as part of it"
@@ -381,15 +430,30 @@ fn checked(context: &Context<'_>, what: &str, span: &Span, bytes: Vec<u8>) -> Op
             Some("remove them unless the provider's secret has them"),
         );
     }
-    if bytes.len() < SECRET_BYTES_WEAK {
-        let plural = if bytes.len() == 1 { "" } else { "s" };
-        let text = format!(
-            "{what} is {} byte{plural}; anything under {SECRET_BYTES_WEAK} can be guessed offline from one captured request",
-            bytes.len()
-        );
-        context.warn(span, text, Some("make a longer one at the provider"));
-    }
     Some(SecretText::new(bytes))
+}
+
+/// Whether the text says itself that it is a public key: in PEM, or as Standard Webhooks writes them.
+fn is_public_key(bytes: &[u8]) -> bool {
+    let text = bytes.trim_ascii_start();
+    text.starts_with(b"-----BEGIN ") || text.starts_with(b"whpk_")
+}
+
+/// Warns of a secret that is too short for what it is used for.
+fn warn_weak(context: &Context<'_>, what: &str, span: &Span, text: &SecretText, guess: Guess) {
+    let length = text.expose().len();
+    let how = match guess {
+        Guess::Offline => "offline from one captured request",
+        Guess::ByTrying => "by trying",
+        Guess::Never => return,
+    };
+    if length < SECRET_BYTES_WEAK {
+        let plural = if length == 1 { "" } else { "s" };
+        let text = format!(
+            "{what} is {length} byte{plural}; anything under {SECRET_BYTES_WEAK} can be guessed {how}"
+        );
+        context.warn(span, text, Some("make a longer one"));
+    }
 }
 
 /// A time with its offset, as TOML writes it or in quotes.
