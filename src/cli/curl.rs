@@ -22,6 +22,9 @@ const ENDS: CliError = CliError::Capture(Cow::Borrowed(
     "has a curl command that ends in the middle of an option",
 ));
 
+/// Name and value of a header.
+type Pair<'l> = (&'l [u8], &'l [u8]);
+
 /// What stands behind the word `curl` of a command line; `None` when the text is none.
 pub(super) fn command(text: &str) -> Option<&str> {
     let mut rest = text.trim_start();
@@ -215,7 +218,7 @@ impl Reading<'_> {
                 given.is_some_and(|given| given.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
             })
         };
-        let mut own: Vec<(&[u8], &[u8])> = Vec::new();
+        let mut own: Vec<Pair<'_>> = Vec::new();
         let content_type = match self.is_json {
             true => &b"application/json"[..],
             false => b"application/x-www-form-urlencoded",
@@ -246,7 +249,7 @@ impl Means {
 }
 
 /// The header that curl sends for a line: none for `Name:`, an empty one for `Name;`.
-fn sent(line: &[u8], number: usize) -> Result<Option<(&[u8], &[u8])>, CliError> {
+fn sent(line: &[u8], number: usize) -> Result<Option<Pair<'_>>, CliError> {
     let trimmed = line.trim_ascii_end();
     if let Some(name) = trimmed.strip_suffix(b";").filter(|name| !name.contains(&b':')) {
         return Ok(Some((name, b"")));

@@ -49,7 +49,7 @@ fn headers_and_body_are_those_that_curl_sends() {
     );
     let form = "content-type: application/x-www-form-urlencoded";
     let json = ["content-type: application/json", "accept: application/json"];
-    let cases: [(String, &str, &[&str], &[u8]); 25] = [
+    let cases: [(String, &str, &[&str], &[u8]); 26] = [
         ("-d a=1 --data b=2".into(), "POST", &[form], b"a=1&b=2"),
         ("--data=a=1 -d ''".into(), "POST", &[form], b"a=1&"),
         ("-d '' -d b".into(), "POST", &[form], b"&b"),
@@ -115,6 +115,12 @@ fn headers_and_body_are_those_that_curl_sends() {
         ),
         ("-skLi --http1.1 -m 3 -x http://p".into(), "GET", &[], b""),
         ("-s | jq .".into(), "GET", &[], b""),
+        (
+            "-d 'a>b' -H 'X-A: <1>;&|' && echo".into(),
+            "POST",
+            &[form, "x-a: <1>;&|"],
+            b"a>b",
+        ),
     ];
     for (options, method, headers, body) in cases {
         let capture = read(&format!("curl https://h {options}")).unwrap();
@@ -162,7 +168,8 @@ fn what_could_change_the_request_unread_is_refused() {
         ("-b jar", "cookies from a file"),
         ("-u me", "-u USER:PASSWORD"),
         ("https://b", "more than one URL"),
-        ("-d @- < file", "redirected"),
+        ("-d @- < file", "redirection"),
+        ("2>/dev/null -d a", "redirection"),
         (
             "-H 'no header: \u{1}'",
             "header 1 of the curl command, which begins with `no header:`",

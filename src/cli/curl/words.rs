@@ -10,7 +10,7 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, CliError> {
         "has a curl command with a quote that is not closed",
     ));
     const REDIRECTED: CliError = CliError::Capture(Cow::Borrowed(
-        "has a curl command whose standard input is redirected with `<`; write the body with --data-binary @FILE",
+        "has a curl command with a redirection of the shell (`<` or `>`); remove it, and write the body with --data-binary @FILE",
     ));
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -18,9 +18,10 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, CliError> {
     while let Some(character) = rest.next() {
         match character {
             ' ' | '\t' | '\n' | '\r' => words.extend(word.take()),
-            // The command ends here: what follows is for the shell, or another command.
-            '|' | '>' | ';' if word.is_none() => break,
-            '<' if word.is_none() => return Err(REDIRECTED),
+            // The command ends here: what follows is another one.
+            '|' | '&' | ';' if word.is_none() => break,
+            // Arguments may follow, and what is read from a file here would be missed.
+            '<' | '>' if word.as_deref().is_none_or(is_number) => return Err(REDIRECTED),
             '\'' => {
                 let word = word.get_or_insert_default();
                 loop {
@@ -66,6 +67,11 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, CliError> {
     }
     words.extend(word);
     Ok(words)
+}
+
+/// As in `2>/dev/null`.
+fn is_number(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// What follows a backslash in `$'...'`.

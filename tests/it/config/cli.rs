@@ -77,8 +77,8 @@ fn what_init_writes_check_accepts_once_the_secrets_are_there() {
 #[test]
 fn init_writes_the_file_that_was_named_and_no_other() {
     let variable = [("HOOKLATCH_CONFIG", "variable.toml")];
-    let cases: [(&[&str], &[(&str, &str)], &str, &str); 6] = [
-        (&[], &[], "hooklatch.toml", "hooklatch run\n"),
+    for (given, vars, written, next) in [
+        (&[][..], &[][..], "hooklatch.toml", "hooklatch run\n"),
         (
             &["-c", "c.toml"],
             &[],
@@ -104,8 +104,7 @@ fn init_writes_the_file_that_was_named_and_no_other() {
             "hooklatch.toml",
             "hooklatch run --config hooklatch.toml\n",
         ),
-    ];
-    for (given, vars, written, next) in cases {
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let mut args = vec![
             "init",
