@@ -147,6 +147,12 @@ fn defaults(global: &Global) -> events::Defaults {
             store: config.store.map(|store| store.path),
             admin: config.admin.listen.map(reachable),
             token: config.admin.token,
+            routes: config
+                .routes
+                .routes
+                .iter()
+                .map(|route| route.name.as_str().to_owned())
+                .collect(),
             problem: None,
         },
         None => events::Defaults {
@@ -162,6 +168,10 @@ fn look_at_events(args: events::EventsArgs, global: &Global) -> ExitCode {
         Err(EventsError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error @ EventsError::Config { .. }) => {
             err(&error.to_string());
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Err(error @ EventsError::NoRoute(_)) => {
+            err(&format!("hooklatch: {error}"));
             ExitCode::from(EXIT_CONFIG)
         }
         Err(error) => {
