@@ -29,6 +29,8 @@ pub(super) struct Secret {
     pub(super) scheme: Option<String>,
     /// Where it is defined.
     span: Span,
+    /// Where its file is named, when a newline at the end of that was removed.
+    newline: Option<Span>,
     used: Cell<bool>,
 }
 
@@ -50,6 +52,13 @@ impl Secret {
         context.secret_files().iter().any(|file| file.what == what)
     }
 
+    /// Warns of a newline that was removed from the end of its file; to a public key it means nothing.
+    pub(super) fn warn_newline(&self, context: &Context<'_>) {
+        if let Some(span) = &self.newline {
+            warn_newline(context, &format!("secret \"{}\"", self.name), span);
+        }
+    }
+
     /// Warns of one that is too short for what it is used for.
     pub(super) fn warn_weak(&self, context: &Context<'_>, guess: Guess) {
         if let Some(text) = &self.text {
@@ -63,6 +72,16 @@ impl Secret {
         }
     }
 }
+
+/// What was read of a reference.
+struct Reference {
+    text: Option<SecretText>,
+    until: Option<Timestamp>,
+    newline: Option<Span>,
+}
+
+/// The bytes of a source, and where its file is named when a newline at the end of that was removed.
+type Source = (Vec<u8>, Option<Span>);
 
 /// All of `[secrets]`, by name.
 #[derive(Debug, Default)]
@@ -98,15 +117,20 @@ impl Secrets {
                 continue;
             };
             let scheme = entry.string("scheme").map(|at| at.value.to_owned());
-            let (text, until) = read_reference(entry, &format!("secret \"{}\"", name.value), &name.span);
+            let read = read_reference(entry, &format!("secret \"{}\"", name.value), &name.span);
             let secret = Secret {
                 name: SecretName::new(name.value),
-                text,
-                until,
+                text: read.text,
+                until: read.until,
                 scheme,
                 span: name.span,
+                newline: read.newline,
                 used: Cell::new(false),
             };
+            if secret.text.is_none() {
+                // No use of it comes so far as to say it.
+                secret.warn_newline(table.context);
+            }
             secrets.insert(name.value.to_owned(), secret);
         }
         Self(secrets)
@@ -152,17 +176,21 @@ impl Secrets {
                     span: span.clone(),
                 };
                 let secret = self.find(section.context, &name)?;
+                secret.warn_newline(section.context);
                 secret.warn_weak(section.context, guess);
                 secret.text.clone()
             }
             _ => match section.entry_table(key, item, key) {
                 Some(entry) => {
                     let (what, span) = (format!("\"{key}\""), section.key_span(key));
-                    let (text, _) = read_reference(entry, &what, &span);
-                    if let Some(text) = &text {
+                    let read = read_reference(entry, &what, &span);
+                    if let Some(newline) = &read.newline {
+                        warn_newline(section.context, &what, newline);
+                    }
+                    if let Some(text) = &read.text {
                         warn_weak(section.context, &what, &span, text, guess);
                     }
-                    text
+                    read.text
                 }
                 None => {
                     let text = format!("\"{key}\" must be the name of a secret, {FORM}");
@@ -178,6 +206,7 @@ impl Secrets {
     pub(super) fn warn_unused(&self, context: &Context<'_>) {
         for (name, secret) in &self.0 {
             if !secret.used.get() {
+                secret.warn_newline(context);
                 let text = format!("secret \"{name}\" is used by no route, upstream or listener");
                 context.warn(
                     &secret.span,
@@ -264,7 +293,7 @@ pub(super) fn is_plain_name(text: &str) -> bool {
 }
 
 /// Reads `{ env | file | value, until }`. `what` names the secret in messages, `span` is where they point.
-fn read_reference(entry: Section<'_>, what: &str, span: &Span) -> (Option<SecretText>, Option<Timestamp>) {
+fn read_reference(entry: Section<'_>, what: &str, span: &Span) -> Reference {
     let context = entry.context;
     let env = entry.string("env");
     let file = entry.string("file");
@@ -287,9 +316,13 @@ fn read_reference(entry: Section<'_>, what: &str, span: &Span) -> (Option<Secret
             _ => format!("{what} has more than one source; keep one of env, file and value"),
         };
         context.wrong(span, text, None);
-        return (None, until);
+        return Reference {
+            text: None,
+            until,
+            newline: None,
+        };
     }
-    let text = if let Some(name) = env {
+    let source = if let Some(name) = env {
         from_variable(context, what, &name)
     } else if let Some(path) = file {
         from_file(context, what, &path.span, path.value)
@@ -298,16 +331,18 @@ fn read_reference(entry: Section<'_>, what: &str, span: &Span) -> (Option<Secret
             format!("{what} stands in the configuration itself, where everyone who reads the file sees it");
         let help = "use { env = \"NAME\" } or { file = \"/run/secrets/name\" }";
         context.warn(span, text, Some(help));
-        Some(value.value.as_bytes().to_vec())
+        Some((value.value.as_bytes().to_vec(), None))
     } else {
         None
     };
-    let text = text.and_then(|bytes| checked(context, what, span, bytes));
-    (text, until)
+    let (text, newline) = source.map_or((None, None), |(bytes, newline)| {
+        (checked(context, what, span, bytes), newline)
+    });
+    Reference { text, until, newline }
 }
 
 /// `env = "X"`: the variable X, or the file that X_FILE names, as the official images of databases do it.
-fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<Vec<u8>> {
+fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<Source> {
     let well_formed = name.value.bytes().enumerate().all(|(index, byte)| {
         byte == b'_' || byte.is_ascii_alphabetic() || (index > 0 && byte.is_ascii_digit())
     });
@@ -326,7 +361,7 @@ fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<V
             context.error(&name.span, text, Some("keep one of them"));
             None
         }
-        (Some(bytes), None) => Some(bytes),
+        (Some(bytes), None) => Some((bytes, None)),
         (None, Some(path)) => match String::from_utf8(path) {
             Ok(path) => from_file(context, what, &name.span, &path),
             Err(_) => {
@@ -357,7 +392,7 @@ fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<V
     }
 }
 
-fn from_file(context: &Context<'_>, what: &str, span: &Span, path: &str) -> Option<Vec<u8>> {
+fn from_file(context: &Context<'_>, what: &str, span: &Span, path: &str) -> Option<Source> {
     // The stamp first: what changes while the file is read shows at the next look.
     context.note_secret_file(SecretFile {
         what: what.to_owned(),
@@ -380,22 +415,21 @@ fn from_file(context: &Context<'_>, what: &str, span: &Span, path: &str) -> Opti
         }
     };
     // Editors and `echo` end a file with a newline that was never part of the secret.
+    let mut newline = None;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
         }
-        // To a public key it means nothing.
-        if !is_public_key(&bytes) {
-            let text = format!("{what}: the file ends with a newline: one trailing newline was removed");
-            context.warn(
-                span,
-                text,
-                Some("write the file without it: printf %s \"$SECRET\" > file"),
-            );
-        }
+        newline = Some(span.clone()).filter(|_| !is_public_key(&bytes));
     }
-    Some(bytes)
+    Some((bytes, newline))
+}
+
+fn warn_newline(context: &Context<'_>, what: &str, span: &Span) {
+    let text = format!("{what}: the file ends with a newline: one trailing newline was removed");
+    let help = "write the file without it: printf %s \"$SECRET\" > file";
+    context.warn(span, text, Some(help));
 }
 
 /// What holds for the text of every secret, wherever it came from.

@@ -545,6 +545,9 @@ fn proofs(
             }
         };
         let Some(scheme) = scheme else { continue };
+        if !scheme.has_public_key() {
+            secret.warn_newline(route.context);
+        }
         secret.warn_weak(route.context, guess(scheme));
         verify_warnings::whsec(route, scheme, secret, text, span);
         verify_warnings::another_scheme(route, schemes, secret, text, span);

@@ -398,7 +398,14 @@ fn every_mistake_has_its_text() {
             vec!["warning 3:38 \"token\" is 1 byte; anything under 16 can be guessed by trying"],
         ),
         (
-            "a newline behind a public key",
+            "a newline behind a public key that is none in PEM",
+            with_lines("mode = \"proxy\"")
+                .replace("iverton", "telnyx")
+                .replace("env = \"S\"", "file = \"/ed25519\""),
+            vec![],
+        ),
+        (
+            "a newline behind a public key in PEM",
             with_top(&format!("{STORE}{q}\nsecrets.r = {{ file = \"/pem\" }}")),
             vec!["warning 4:9 secret \"r\" is used by no route, upstream or listener"],
         ),
@@ -453,6 +460,7 @@ fn every_mistake_has_its_text() {
         .var("BOTH", "a-secret-long-enough")
         .var("BOTH_FILE", "/newline")
         .var("ID", "5GP028458E28")
+        .file("/ed25519", "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n")
         .file("/good", "a-secret-long-enough")
         .file(
             "/pem",
