@@ -1,5 +1,8 @@
 //! A captured request: head and body of one HTTP/1.1 request in a file, as `tcpdump`, a proxy or a person wrote it.
 
+use std::borrow::Cow;
+use std::io::Read;
+
 use http::{HeaderName, HeaderValue};
 
 use super::error::CliError;
@@ -30,11 +33,12 @@ impl Capture {
     }
 }
 
-/// Reads a capture, or a `curl` command as browsers and request inspectors offer it.
-pub(super) fn read(bytes: &[u8]) -> Result<Capture, CliError> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.trim_start().starts_with("curl ") => super::curl::parse(text),
-        _ => parse(bytes),
+/// Reads a capture, or a `curl` command as browsers and request inspectors offer it; `input` is standard input, where the bytes
+/// did not come from it.
+pub(super) fn read(bytes: &[u8], input: Option<&mut dyn Read>) -> Result<Capture, CliError> {
+    match std::str::from_utf8(bytes).ok().and_then(super::curl::command) {
+        Some(arguments) => super::curl::parse(arguments, input),
+        None => parse(bytes),
     }
 }
 
@@ -42,32 +46,34 @@ pub(super) fn read(bytes: &[u8]) -> Result<Capture, CliError> {
 pub(super) fn parse(bytes: &[u8]) -> Result<Capture, CliError> {
     let mut headers = Vec::new();
     let mut rest = bytes;
-    let mut first = true;
+    let mut number = 0;
     let (mut method, mut target) = (None, None);
     loop {
         let Some(end) = memchr::memchr(b'\n', rest) else {
-            return Err(CliError::Capture("has no empty line between headers and body"));
+            return Err(CliError::Capture(Cow::Borrowed(
+                "has no empty line between headers and body",
+            )));
         };
+        number += 1;
         let (line, after) = rest.split_at(end);
         rest = after.get(1..).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
             break;
         }
-        if first && is_request_line(line) {
+        if number == 1 && is_request_line(line) {
             let text = String::from_utf8_lossy(line);
             let mut words = text.split(' ').map(str::to_owned);
             (method, target) = (words.next(), words.next());
         } else {
-            headers.push(header(line)?);
+            headers.push(header(line).ok_or_else(|| no_header(&format!("line {number}"), line))?);
         }
-        first = false;
     }
     let headers = Fields::from_pairs(headers);
     if headers.first("transfer-encoding").is_some() {
-        return Err(CliError::Capture(
+        return Err(CliError::Capture(Cow::Borrowed(
             "has a chunked body; put the decoded body there and remove the Transfer-Encoding line",
-        ));
+        )));
     }
     Ok(Capture {
         method,
@@ -78,15 +84,30 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Capture, CliError> {
 }
 
 /// Reads `Name: value`.
-pub(super) fn header(line: &[u8]) -> Result<(&[u8], &[u8]), CliError> {
-    const WRONG: CliError = CliError::Capture("has a line that is not `Name: value`");
-    let colon = memchr::memchr(b':', line).ok_or(WRONG)?;
+pub(super) fn header(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr::memchr(b':', line)?;
     let (name, value) = line.split_at(colon);
     let name = name.trim_ascii();
-    HeaderName::from_bytes(name).map_err(|_| WRONG)?;
+    HeaderName::from_bytes(name).ok()?;
     let value = value.get(1..).unwrap_or_default().trim_ascii();
-    HeaderValue::from_bytes(value).map_err(|_| WRONG)?;
-    Ok((name, value))
+    HeaderValue::from_bytes(value).ok()?;
+    Some((name, value))
+}
+
+/// The refusal of a line that is no header. It says where the line is and what looks like a name in it, and no more: the rest may
+/// be a secret.
+pub(super) fn no_header(place: &str, line: &[u8]) -> CliError {
+    const NAME_BYTES_MAX: usize = 40;
+    let name = memchr::memchr(b':', line).and_then(|colon| line.get(..colon));
+    let is_word = |byte: &u8| byte.is_ascii_alphabetic() || b"-_ ".contains(byte);
+    let begins = name
+        .filter(|name| (1..=NAME_BYTES_MAX).contains(&name.len()) && name.iter().all(is_word))
+        .map(|name| format!(", which begins with `{}:`", String::from_utf8_lossy(name)));
+    let text = format!(
+        "has a line that is not `Name: value`: {place}{}",
+        begins.unwrap_or_default()
+    );
+    CliError::Capture(text.into())
 }
 
 fn is_request_line(line: &[u8]) -> bool {
@@ -129,6 +150,22 @@ mod tests {
                 .as_ref()
                 .map(|capture| (capture.headers.len(), &*capture.body));
             assert_eq!(got, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_header_is_named_and_not_shown() {
+        for (bytes, said) in [
+            (&b"POST / HTTP/1.1\r\nX-A: 1\r\ncanary\r\n\r\n"[..], "line 3"),
+            (b"X A: canary\n\n{}", "line 1, which begins with `X A:`"),
+            (b"X-A: 1\nX-B: canary\x01\n\n", "line 2, which begins with `X-B:`"),
+            (b"canary4/canary: x\n\n", "line 1"),
+        ] {
+            let refused = parse(bytes).unwrap_err().to_string();
+            assert_eq!(
+                refused,
+                format!("the captured request has a line that is not `Name: value`: {said}")
+            );
         }
     }
 }

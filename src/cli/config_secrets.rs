@@ -76,15 +76,29 @@ impl SecretSource for ConfigSecrets<'_> {
 
 /// What is said of a route that is not there: its path is often written in place of its name.
 pub(super) fn no_route(config: &Config, given: &str) -> CliError {
-    let names = || config.routes.routes.iter().map(|route| route.name.as_str());
+    let names: Vec<&str> = config
+        .routes
+        .routes
+        .iter()
+        .map(|route| route.name.as_str())
+        .collect();
+    CliError::Config(no_route_of(&names, given))
+}
+
+/// The same, of these names.
+pub(super) fn no_route_of(names: &[&str], given: &str) -> String {
+    let names = || names.iter().copied();
     let bare = given.trim_matches('/');
     let near = names()
         .find(|name| *name == bare)
         .or_else(|| nearest(given, names()));
     let near = near.map_or_else(String::new, |near| format!("; did you mean {near:?}"));
     let names: Vec<&str> = names().collect();
-    CliError::Config(format!(
-        "there is no route {given:?}{near}; the routes are {}",
-        names.join(", ")
-    ))
+    match names.as_slice() {
+        [] => format!("there is no route {given:?}, nor any other"),
+        names => format!(
+            "there is no route {given:?}{near}; the routes are {}",
+            names.join(", ")
+        ),
+    }
 }

@@ -1,168 +1,292 @@
 //! A request as a `curl` command, the form in which browsers and request inspectors hand it over.
+//!
+//! Headers and body are made as curl makes them. An option that is not known is refused: it could change either, and what is
+//! then said about the signature would be false.
 
-use super::capture::{Capture, header};
+mod options;
+mod words;
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use self::options::{Data, Means, long, short};
+use self::words::split;
+use super::capture::{Capture, header, no_header};
 use super::error::CliError;
 use crate::fields::Fields;
 
-/// Reads the command; options that say nothing about the request are skipped.
-pub(super) fn parse(text: &str) -> Result<Capture, CliError> {
-    const ENDS: CliError = CliError::Capture("has a curl command that ends in the middle of an option");
-    let mut words = split(text)?.into_iter().skip(1);
-    let mut capture = Capture::default();
-    let mut lines: Vec<String> = Vec::new();
-    let mut data: Option<Vec<u8>> = None;
+const ENDS: CliError = CliError::Capture(Cow::Borrowed(
+    "has a curl command that ends in the middle of an option",
+));
+
+/// Name and value of a header.
+type Pair<'l> = (&'l [u8], &'l [u8]);
+
+/// What stands behind the word `curl` of a command line; `None` when the text is none.
+pub(super) fn command(text: &str) -> Option<&str> {
+    let mut rest = text.trim_start();
+    // As it stands in a terminal or a document.
+    for before in ["$ ", "time "] {
+        rest = rest.strip_prefix(before).unwrap_or(rest).trim_start();
+    }
+    let (program, arguments) = rest.split_once(|c: char| c.is_ascii_whitespace())?;
+    let name = program.rsplit('/').next().unwrap_or_default();
+    matches!(name, "curl" | "curl.exe").then_some(arguments)
+}
+
+/// Reads the arguments of curl; `input` is standard input, where the command did not come from it.
+pub(super) fn parse(arguments: &str, input: Option<&mut dyn Read>) -> Result<Capture, CliError> {
+    let mut reading = Reading {
+        input,
+        capture: Capture::default(),
+        lines: Vec::new(),
+        body: None,
+        is_json: false,
+    };
+    let mut words = split(arguments)?.into_iter();
     while let Some(word) = words.next() {
-        let (option, inline) = match word.split_once('=') {
-            Some((option, value)) if option.starts_with("--") => (option.to_owned(), Some(value.to_owned())),
-            _ => match word.get(..2) {
-                Some(short @ ("-H" | "-d" | "-X")) if word.len() > 2 => {
-                    (short.to_owned(), word.get(2..).map(str::to_owned))
+        if let Some(option) = word.strip_prefix("--").filter(|option| !option.is_empty()) {
+            reading.long(option, &mut words)?;
+        } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
+            reading.letters(letters, &mut words)?;
+        } else {
+            reading.url(word)?;
+        }
+    }
+    reading.finish()
+}
+
+/// What was read so far.
+struct Reading<'i> {
+    input: Option<&'i mut dyn Read>,
+    capture: Capture,
+    /// Headers, as they were given.
+    lines: Vec<Vec<u8>>,
+    body: Option<Vec<u8>>,
+    is_json: bool,
+}
+
+impl Reading<'_> {
+    fn long(&mut self, option: &str, words: &mut impl Iterator<Item = String>) -> Result<(), CliError> {
+        let (name, inline) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (option, None),
+        };
+        let means = long(name).ok_or_else(|| not_read(&format!("--{name}")))?;
+        if means.takes_argument() {
+            let value = inline.or_else(|| words.next()).ok_or(ENDS)?;
+            return self.take(means, value);
+        }
+        self.take(means, String::new())
+    }
+
+    /// Several may stand in one word, and the last one's argument too: `-sXPOST`.
+    fn letters(&mut self, letters: &str, words: &mut impl Iterator<Item = String>) -> Result<(), CliError> {
+        let mut rest = letters.chars();
+        while let Some(letter) = rest.next() {
+            let means = short(letter).ok_or_else(|| not_read(&format!("-{letter}")))?;
+            if means.takes_argument() {
+                let inline = Some(rest.as_str()).filter(|value| !value.is_empty());
+                let value = inline.map(str::to_owned).or_else(|| words.next()).ok_or(ENDS)?;
+                return self.take(means, value);
+            }
+            self.take(means, String::new())?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, means: Means, value: String) -> Result<(), CliError> {
+        match means {
+            Means::Nothing | Means::NothingWithArgument => {}
+            Means::Header => match value.strip_prefix('@') {
+                Some(path) => {
+                    let text = self.file(path)?;
+                    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+                    let lines = lines.filter(|line| !line.is_empty());
+                    self.lines.extend(lines.map(<[u8]>::to_vec));
                 }
-                _ => (word.clone(), None),
+                None => self.lines.push(value.into_bytes()),
+            },
+            Means::ValueOf(name) => self.lines.push(format!("{name}: {value}").into_bytes()),
+            Means::Cookie if value.contains('=') => {
+                self.lines.push(format!("Cookie: {value}").into_bytes());
+            }
+            Means::Cookie => {
+                return Err(wrong(
+                    "takes its cookies from a file; write them as -b NAME=VALUE",
+                ));
+            }
+            Means::User if value.contains(':') => {
+                let basic = STANDARD.encode(value);
+                self.lines
+                    .push(format!("Authorization: Basic {basic}").into_bytes());
+            }
+            Means::User => return Err(wrong("asks for the password of -u; write -u USER:PASSWORD")),
+            Means::Bearer => self
+                .lines
+                .push(format!("Authorization: Bearer {value}").into_bytes()),
+            Means::Method => self.capture.method = Some(value),
+            Means::Head => self.capture.method = Some("HEAD".to_owned()),
+            Means::Url => self.url(value)?,
+            Means::Data(how) => self.data(how, value)?,
+        }
+        Ok(())
+    }
+
+    /// Two URLs are two requests; or one word is an argument that was taken for a URL.
+    fn url(&mut self, url: String) -> Result<(), CliError> {
+        match self.capture.target.replace(url) {
+            None => Ok(()),
+            Some(_) => Err(wrong(
+                "has more than one URL; quote what belongs together, and leave one",
+            )),
+        }
+    }
+
+    fn data(&mut self, how: Data, value: String) -> Result<(), CliError> {
+        let part = match (how, value.strip_prefix('@')) {
+            (Data::Encoded, _) => self.encoded(&value)?,
+            (Data::Raw, _) | (_, None) => value.into_bytes(),
+            (Data::Text, Some(path)) => {
+                let mut text = self.file(path)?;
+                text.retain(|byte| !matches!(byte, b'\r' | b'\n' | 0));
+                text
+            }
+            (Data::Binary | Data::Json, Some(path)) => self.file(path)?,
+        };
+        self.is_json |= how == Data::Json;
+        match &mut self.body {
+            Some(body) => {
+                if how != Data::Json {
+                    body.push(b'&');
+                }
+                body.extend(part);
+            }
+            None => self.body = Some(part),
+        }
+        Ok(())
+    }
+
+    /// `content`, `=content`, `name=content`, `@file` or `name@file`; the name is not encoded.
+    fn encoded(&mut self, value: &str) -> Result<Vec<u8>, CliError> {
+        let at = value.find('=').or_else(|| value.find('@'));
+        let (name, content) = match at.and_then(|at| value.split_at_checked(at)) {
+            None => ("", value.as_bytes().to_vec()),
+            Some((name, content)) => match content.strip_prefix('@') {
+                Some(path) => (name, self.file(path)?),
+                None => (name, content.get(1..).unwrap_or_default().as_bytes().to_vec()),
             },
         };
-        let mut value = || inline.clone().or_else(|| words.next()).ok_or(ENDS);
-        match option.as_str() {
-            "-H" | "--header" => lines.push(value()?),
-            "-X" | "--request" => capture.method = Some(value()?),
-            "--url" => capture.target = Some(value()?),
-            "-A" | "--user-agent" => lines.push(format!("User-Agent: {}", value()?)),
-            "-d" | "--data" | "--data-ascii" | "--data-raw" | "--data-binary" => {
-                let given = value()?;
-                let read = match given.strip_prefix('@').filter(|_| option != "--data-raw") {
-                    Some(path) => std::fs::read(path).map_err(|error| CliError::File {
-                        path: path.into(),
-                        error,
-                    })?,
-                    None => given.into_bytes(),
-                };
-                match &mut data {
-                    Some(before) => {
-                        before.push(b'&');
-                        before.extend_from_slice(&read);
-                    }
-                    None => data = Some(read),
-                }
+        let mut part = match name {
+            "" => String::new(),
+            name => format!("{name}="),
+        };
+        for byte in content {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => part.push(byte.into()),
+                b' ' => part.push('+'),
+                other => part.push_str(&format!("%{other:02X}")),
             }
-            "-o" | "--output" | "-b" | "--cookie" | "-u" | "--user" | "-m" | "--max-time"
-            | "--connect-timeout" | "-x" | "--proxy" => {
-                drop(value()?);
-            }
-            other if other.starts_with('-') => {}
-            _ => capture.target = Some(word),
         }
+        Ok(part.into_bytes())
     }
-    let mut pairs = Vec::new();
-    for line in &lines {
-        // `Name;` and `Name:` mean a header that is empty or not sent.
-        if line.contains(':') && !line.ends_with(':') {
-            pairs.push(header(line.as_bytes())?);
+
+    /// A file, or standard input for `-`.
+    fn file(&mut self, path: &str) -> Result<Vec<u8>, CliError> {
+        if path != "-" {
+            return std::fs::read(path).map_err(|error| CliError::File {
+                path: path.into(),
+                error,
+            });
         }
+        let input = self.input.as_mut().ok_or_else(|| {
+            wrong("reads `@-`, standard input, where the command itself came from; put the command or the data in a file")
+        })?;
+        let mut bytes = Vec::new();
+        input.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
-    capture.headers = Fields::from_pairs(pairs);
-    capture.body = data.unwrap_or_default();
-    Ok(capture)
+
+    fn finish(self) -> Result<Capture, CliError> {
+        let mut capture = self.capture;
+        let is_named = |name: &str| {
+            self.lines.iter().any(|line| {
+                let given = line.split(|byte| matches!(byte, b':' | b';')).next();
+                given.is_some_and(|given| given.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+            })
+        };
+        let mut own: Vec<Pair<'_>> = Vec::new();
+        let content_type = match self.is_json {
+            true => &b"application/json"[..],
+            false => b"application/x-www-form-urlencoded",
+        };
+        if self.body.is_some() && !is_named("content-type") {
+            own.push((b"Content-Type", content_type));
+        }
+        if self.is_json && !is_named("accept") {
+            own.push((b"Accept", b"application/json"));
+        }
+        let mut pairs = Vec::new();
+        for (index, line) in self.lines.iter().enumerate() {
+            pairs.extend(sent(line, index + 1)?);
+        }
+        pairs.extend(own);
+        capture.headers = Fields::from_pairs(pairs);
+        let method = if self.body.is_some() { "POST" } else { "GET" };
+        capture.method.get_or_insert_with(|| method.to_owned());
+        capture.body = self.body.unwrap_or_default();
+        Ok(capture)
+    }
 }
 
-/// Splits as a POSIX shell does, with `$'...'` of bash; variables and commands in it are not looked at.
-fn split(text: &str) -> Result<Vec<String>, CliError> {
-    const OPEN: CliError = CliError::Capture("has a curl command with a quote that is not closed");
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut rest = text.chars().peekable();
-    while let Some(character) = rest.next() {
-        match character {
-            ' ' | '\t' | '\n' | '\r' => words.extend(word.take()),
-            '\'' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match rest.next().ok_or(OPEN)? {
-                        '\'' => break,
-                        inside => word.push(inside),
-                    }
-                }
-            }
-            '$' if rest.peek() == Some(&'\'') => {
-                rest.next();
-                let word = word.get_or_insert_default();
-                loop {
-                    match rest.next().ok_or(OPEN)? {
-                        '\'' => break,
-                        '\\' => word.push(escaped(&mut rest).ok_or(OPEN)?),
-                        inside => word.push(inside),
-                    }
-                }
-            }
-            '"' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match rest.next().ok_or(OPEN)? {
-                        '"' => break,
-                        '\\' => match rest.next().ok_or(OPEN)? {
-                            kept @ ('"' | '\\' | '$' | '`') => word.push(kept),
-                            '\n' => {}
-                            other => word.extend(['\\', other]),
-                        },
-                        inside => word.push(inside),
-                    }
-                }
-            }
-            '\\' => match rest.next() {
-                // A command over several lines.
-                Some('\n') | None => {}
-                Some('\r') if rest.peek() == Some(&'\n') => drop(rest.next()),
-                Some(kept) => word.get_or_insert_default().push(kept),
-            },
-            other => word.get_or_insert_default().push(other),
-        }
+impl Means {
+    fn takes_argument(self) -> bool {
+        !matches!(self, Self::Nothing | Self::Head)
     }
-    words.extend(word);
-    Ok(words)
 }
 
-/// What follows a backslash in `$'...'`.
-fn escaped(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<char> {
-    Some(match rest.next()? {
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
-        'u' => {
-            let digits: String = (0..4).map_while(|_| rest.next()).collect();
-            u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32)?
+/// The header that curl sends for a line: none for `Name:`, an empty one for `Name;`.
+fn sent(line: &[u8], number: usize) -> Result<Option<Pair<'_>>, CliError> {
+    let trimmed = line.trim_ascii_end();
+    if let Some(name) = trimmed.strip_suffix(b";").filter(|name| !name.contains(&b':')) {
+        return Ok(Some((name, b"")));
+    }
+    if trimmed.ends_with(b":") && trimmed.iter().filter(|byte| **byte == b':').count() == 1 {
+        return Ok(None);
+    }
+    let read =
+        header(line).ok_or_else(|| no_header(&format!("header {number} of the curl command"), line))?;
+    Ok(Some(read))
+}
+
+fn wrong(text: &str) -> CliError {
+    CliError::Capture(format!("is a curl command that {text}").into())
+}
+
+/// The refusal of an option, which is named where it looks like one: a secret in a wrong place is not repeated.
+fn not_read(option: &str) -> CliError {
+    let shown = match option.len() <= 30
+        && option
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    {
+        true => option,
+        false => "an option",
+    };
+    let why = match option {
+        "-F" | "--form" | "--form-string" => {
+            "multipart forms have a boundary that curl draws; capture the request itself"
         }
-        'x' => {
-            let digits: String = (0..2).map_while(|_| rest.next()).collect();
-            u8::from_str_radix(&digits, 16).ok().map(char::from)?
-        }
-        other => other,
-    })
+        "-G" | "--get" => "write the data into the URL instead",
+        "-T" | "--upload-file" => "use --data-binary @FILE and -X PUT instead",
+        "-K" | "--config" => "write its options into the command",
+        _ => "it may change headers or body; remove it if it does not, or capture the request itself",
+    };
+    wrong(&format!("has {shown}, which is not read here: {why}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_read() {
-        let capture = parse(
-            "curl -X POST 'https://h.example/hooks?a=1' \\\n  -H 'X-Sig: sha256=ab' --header \"Content-Type: application/json\" \\\n  \
-             --data-raw $'{\"a\":\"it\\'s\\n\"}' --compressed -s",
-        )
-        .unwrap();
-        assert_eq!(capture.method.as_deref(), Some("POST"));
-        assert_eq!(capture.url(), Some("https://h.example/hooks"));
-        assert_eq!(capture.query(), Some("a=1"));
-        assert_eq!(capture.headers.first("x-sig"), Some(&b"sha256=ab"[..]));
-        assert_eq!(capture.headers.len(), 2);
-        assert_eq!(capture.body, b"{\"a\":\"it's\n\"}");
-        let capture = parse("curl https://h -HX-A:1 --data=a=1 -d b=2 -H 'X-Empty;' -H 'X-Gone:'").unwrap();
-        assert_eq!((capture.headers.len(), &*capture.body), (1, &b"a=1&b=2"[..]));
-    }
-
-    #[test]
-    fn what_is_cut_off_is_refused() {
-        for text in ["curl 'https://h", "curl https://h -H", "curl \"a", "curl $'a\\"] {
-            assert!(parse(text).is_err(), "{text}");
-        }
-    }
-}
+mod tests;

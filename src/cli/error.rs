@@ -1,5 +1,6 @@
 //! What can go wrong in a verb, in words for the person at the terminal.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
@@ -56,7 +57,7 @@ pub enum CliError {
     Stdio(#[from] io::Error),
     /// The captured request cannot be read.
     #[error("the captured request {0}")]
-    Capture(&'static str),
+    Capture(Cow<'static, str>),
     /// The configuration has no answer; the text says why.
     #[error("{0}")]
     Config(String),

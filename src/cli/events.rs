@@ -14,6 +14,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use self::print::{print_event, print_list, print_replayed};
+use super::config_secrets::no_route_of;
 use super::gateway::{AskError, Gateway};
 use crate::event::{RouteName, Seq, Timestamp, UpstreamName};
 use crate::inbox::{Reader, ReaderError, Selection, SelectionError, parse_status, selection_json};
@@ -137,6 +138,8 @@ pub struct Defaults {
     pub admin: Option<SocketAddr>,
     /// `[admin] token`.
     pub token: Option<SecretText>,
+    /// The names of its routes.
+    pub routes: Vec<String>,
     /// What is wrong with the configuration, which then says nothing.
     pub problem: Option<String>,
 }
@@ -158,6 +161,9 @@ pub enum EventsError {
         /// What names it without a configuration.
         option: &'static str,
     },
+    /// There is no such route; the text names those that are there.
+    #[error("{0}")]
+    NoRoute(String),
     /// There is no such event.
     #[error("there is no event {0} in the store")]
     NoEvent(i64),
@@ -202,6 +208,7 @@ pub fn run(
         Verb::List(list) => {
             let reader = open(&list.place, defaults)?;
             let filter = selection(&list.filter, now)?;
+            check_route(list.filter.route.as_deref(), &reader, defaults)?;
             let lines = reader.list(&filter, list.before.map(Seq), list.limit)?;
             print_list(&lines, list.place.output, out).map_err(written)
         }
@@ -236,10 +243,32 @@ pub fn run(
                 None => EventsError::NoAdmin,
             };
             let admin = replay.admin.or(defaults.admin).ok_or_else(unnamed)?;
+            // Another gateway has other routes, and a store that cannot be read from here is the gateway's own matter.
+            if Some(admin) == defaults.admin
+                && let Some(Ok(reader)) = defaults.store.as_deref().map(Reader::open)
+            {
+                check_route(replay.filter.route.as_deref(), &reader, defaults)?;
+            }
             let (deliveries, skipped) = ask(admin, defaults.token.as_ref(), &selection_json(&chosen))?;
             print_replayed(deliveries, skipped, replay.dry_run, replay.output, out).map_err(written)
         }
     }
+}
+
+/// A route that neither the configuration nor the store knows is a mistake, and not one without events.
+fn check_route(given: Option<&str>, reader: &Reader, defaults: &Defaults) -> Result<(), EventsError> {
+    let Some(given) = given else {
+        return Ok(());
+    };
+    let mut names = reader.routes()?;
+    names.extend(defaults.routes.iter().cloned());
+    names.sort_unstable();
+    names.dedup();
+    if names.iter().any(|name| name == given) {
+        return Ok(());
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Err(EventsError::NoRoute(no_route_of(&names, given)))
 }
 
 fn open(place: &PlaceArgs, defaults: &Defaults) -> Result<Reader, EventsError> {

@@ -93,10 +93,19 @@ pub fn check(args: &Args) -> Result<String, String> {
     };
     let url = args.url.as_deref().unwrap_or(URL);
     match ask(url, path, args.timeout) {
-        Ok((200, _)) => Ok(word.to_owned()),
+        Ok((200, body)) if is_ours(&body, word) => Ok(word.to_owned()),
+        Ok((200, _)) => Err(format!(
+            "not {word}: the answer of {url} is not from hooklatch; name its admin or probe listener"
+        )),
         Ok((status, body)) => Err(format!("not {word}: {status} {body}")),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Whether the body is that of our own answer; any other server may answer 200 too.
+fn is_ours(body: &str, word: &str) -> bool {
+    let answer: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    answer.is_some_and(|answer| answer.get(word) == Some(&serde_json::Value::Bool(true)))
 }
 
 /// The status and the body, on one line, of `GET url + path`.
@@ -236,6 +245,24 @@ mod tests {
                 want.map(Duration::from_millis),
                 "{given}"
             );
+        }
+    }
+
+    #[test]
+    fn only_our_own_answer_counts() {
+        for (body, word, want) in [
+            (
+                r#"{"ready":true,"phase":"running","store":"full"}"#,
+                "ready",
+                true,
+            ),
+            (r#"{"live":true}"#, "live", true),
+            (r#"{"live":true}"#, "ready", false),
+            (r#"{"ready":"true"}"#, "ready", false),
+            ("", "ready", false),
+            ("ready", "ready", false),
+        ] {
+            assert_eq!(is_ours(body, word), want, "{body}");
         }
     }
 

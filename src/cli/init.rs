@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::config_lines::{Lines, Place, quoted};
 use super::secret_args::find;
-use super::{EXIT_CONFIG, err, out};
+use super::{EXIT_CONFIG, Global, err, out};
 use crate::config::{Env, Severity, inspect};
 use crate::event::Timestamp;
 use crate::provider::preset::Preset;
@@ -33,16 +33,17 @@ pub struct Args {
     /// The folder of the store
     #[arg(long, value_name = "FOLDER", default_value = "./hooklatch-data")]
     pub store: String,
-    /// Where to write the configuration
-    #[arg(long, value_name = "FILE", default_value = "hooklatch.toml")]
-    pub out: PathBuf,
+    /// Where to write the configuration [default: the file of --config or $HOOKLATCH_CONFIG, else hooklatch.toml]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// Replace a file that is there
     #[arg(long)]
     pub force: bool,
 }
 
 /// Writes the file and says what comes next; 2 when the arguments would not make a configuration.
-pub fn run(args: &Args) -> ExitCode {
+pub fn run(args: &Args, global: &Global) -> ExitCode {
+    let target = target(args, global);
     let mut names = args.provider.clone();
     names.dedup();
     if names.len() > 1 && (args.path.is_some() || args.public_url.is_some()) {
@@ -74,11 +75,7 @@ pub fn run(args: &Args) -> ExitCode {
         .collect();
     let text = text(&providers, args);
     // The written file must be one that `check` accepts, so mistakes in the arguments are found by the same reader.
-    let (config, problems) = inspect(
-        &args.out.display().to_string(),
-        &text,
-        &SecretsPresent(&providers),
-    );
+    let (config, problems) = inspect(&target.display().to_string(), &text, &SecretsPresent(&providers));
     if config.is_none() {
         let errors = problems
             .list()
@@ -92,7 +89,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
         return ExitCode::from(EXIT_CONFIG);
     }
-    if let Err(error) = write(&args.out, &text, args.force) {
+    if let Err(error) = write(&target, &text, args.force) {
         let help = if error.kind() == io::ErrorKind::AlreadyExists {
             "; use --force to replace it, or --out for another file"
         } else {
@@ -100,27 +97,27 @@ pub fn run(args: &Args) -> ExitCode {
         };
         err(&format!(
             "error: cannot write {}: {error}{help}",
-            args.out.display()
+            target.display()
         ));
         return ExitCode::FAILURE;
     }
     let plural = if providers.len() == 1 { "" } else { "s" };
     out(&format!(
         "wrote {} ({} route{plural})",
-        args.out.display(),
+        target.display(),
         providers.len()
     ));
-    let config = if args.out == Path::new("hooklatch.toml") {
-        String::new()
-    } else {
-        format!(" --config {}", args.out.display())
+    // The file is there by now, so this is what the other verbs find by themselves.
+    let config = match (Global { config: None }).config_path() == target {
+        true => String::new(),
+        false => format!(" --config {}", target.display()),
     };
     for lines in &providers {
         let title = &lines.preset.title;
         match (lines.needs_url(), &args.public_url) {
             (true, None) => out(&format!(
                 "{title} signs the URL too: put the one that is entered there into public_url of {}, or use --public-url",
-                args.out.display()
+                target.display()
             )),
             (false, Some(_)) => out(&format!("{title} does not sign the URL: public_url was left out")),
             _ => {}
@@ -141,6 +138,12 @@ pub fn run(args: &Args) -> ExitCode {
     out(&format!("  hooklatch check{config}"));
     out(&format!("  hooklatch run{config}"));
     ExitCode::SUCCESS
+}
+
+/// The file that is written: never another one than the person named, by whichever option.
+fn target(args: &Args, global: &Global) -> PathBuf {
+    let named = args.out.clone().or_else(|| global.named());
+    named.unwrap_or_else(|| PathBuf::from("hooklatch.toml"))
 }
 
 /// Where the events come in; of a sender that signs nothing, a path that nobody guesses.

@@ -106,7 +106,7 @@ where
     };
     match cli.verb {
         Verb::Run(args) => run::run(&args, &cli.global),
-        Verb::Init(args) => init::run(&args),
+        Verb::Init(args) => init::run(&args, &cli.global),
         Verb::Check(args) => check::run(&cli.global, &args),
         Verb::Sign(args) => {
             let source = ConfigSecrets(&cli.global);
@@ -147,6 +147,12 @@ fn defaults(global: &Global) -> events::Defaults {
             store: config.store.map(|store| store.path),
             admin: config.admin.listen.map(reachable),
             token: config.admin.token,
+            routes: config
+                .routes
+                .routes
+                .iter()
+                .map(|route| route.name.as_str().to_owned())
+                .collect(),
             problem: None,
         },
         None => events::Defaults {
@@ -162,6 +168,10 @@ fn look_at_events(args: events::EventsArgs, global: &Global) -> ExitCode {
         Err(EventsError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error @ EventsError::Config { .. }) => {
             err(&error.to_string());
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Err(error @ EventsError::NoRoute(_)) => {
+            err(&format!("hooklatch: {error}"));
             ExitCode::from(EXIT_CONFIG)
         }
         Err(error) => {
@@ -200,14 +210,18 @@ fn said(outcome: Result<ExitCode, CliError>) -> ExitCode {
 }
 
 impl Global {
+    /// The configuration that the person named: by the option, or by `$HOOKLATCH_CONFIG`.
+    fn named(&self) -> Option<PathBuf> {
+        use std::os::unix::ffi::OsStringExt;
+        let variable = || ProcessEnv.var("HOOKLATCH_CONFIG").filter(|path| !path.is_empty());
+        let named = self.config.clone();
+        named.or_else(|| variable().map(|path| OsString::from_vec(path).into()))
+    }
+
     /// The configuration's path: the one named, `$HOOKLATCH_CONFIG`, or the first of the usual places that exists.
     pub fn config_path(&self) -> PathBuf {
-        if let Some(path) = &self.config {
-            return path.clone();
-        }
-        if let Some(path) = ProcessEnv.var("HOOKLATCH_CONFIG").filter(|path| !path.is_empty()) {
-            use std::os::unix::ffi::OsStringExt;
-            return OsString::from_vec(path).into();
+        if let Some(path) = self.named() {
+            return path;
         }
         let found = PLACES.iter().map(PathBuf::from).find(|path| path.exists());
         // Where none exists, the error names the first place.

@@ -31,7 +31,8 @@ pub fn run(args: &Args, global: &Global) -> ExitCode {
     };
     let (again, path) = (args.clone(), global.config_path());
     let reread: Reread = Box::new(move || {
-        let config = load(&path).map_err(|problems| problems.render(false))?;
+        // Warnings would bury what keeps it from running; they are said by the reload that succeeds.
+        let config = load(&path).map_err(|problems| problems.errors_only().render(false))?;
         Ok(over(config, &again))
     });
     let ready_file = ProcessEnv.var(READY_FILE_VARIABLE).map(|path| {

@@ -14,7 +14,7 @@ use super::config_secrets::no_route;
 use super::error::CliError;
 use super::reachable;
 use super::secret_args::{find, is_same, refuse_other};
-use super::sign::private_key;
+use super::sign::{private_key, read_body};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Timestamp;
@@ -22,7 +22,7 @@ use crate::provider::place::Place;
 use crate::provider::preset::{self, Preset, Sample};
 use crate::provider::sample;
 use crate::provider::scheme::{Credentials, Scheme};
-use crate::provider::sign::{Draft, Signer};
+use crate::provider::sign::{Draft, SignError, Signer};
 use crate::provider::signature::LiveKey;
 use crate::receive::settings::{FixedAnswer, Mode, Route, RoutePath, Verify};
 use crate::secret::SecretText;
@@ -46,6 +46,9 @@ pub struct Args {
     /// Send here instead of to this machine's own gateway
     #[arg(long, value_name = "URL")]
     to: Option<String>,
+    /// A body of your own in place of the sample's; `{signature}` in it is filled in where the signature stands in the body
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
     /// The private key (PKCS#8) of a provider whose secret is a public one; such as you made for a test
     #[arg(long, value_name = "FILE")]
     private_key: Option<PathBuf>,
@@ -75,7 +78,19 @@ pub fn run(
     let route = route(named, args.route.as_deref(), config)?;
     let preset = preset::find(route.provider.as_str());
     refuse_other(named, route.name.as_str(), preset)?;
+    if args.bad_signature && matches!(route.verify, Verify::Nothing) {
+        let text = format!(
+            "route \"{}\" has verify = \"none\": nothing is signed there, and no signature can be a bad one; leave out --bad-signature",
+            route.name
+        );
+        return Err(CliError::Config(text));
+    }
     let sample = sample_of(preset, args.event.as_deref())?;
+    let own = args
+        .body
+        .as_ref()
+        .map(|path| own_body(path, args, preset))
+        .transpose()?;
     let private_key = args.private_key.as_deref().map(private_key).transpose()?;
     let endpoint = target(args, config, route)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -85,13 +100,17 @@ pub fn run(
     let mut as_expected = true;
     for _ in 0..args.count {
         let (seed, now) = (fastrand::u64(..), clock.now());
-        let body = sample::fill(&sample.body, seed, now);
+        let body = match &own {
+            Some(own) => own.body.clone(),
+            None => sample::fill(&sample.body, seed, now).into_bytes(),
+        };
         let mut headers = sample::fill_headers(&sample.headers, seed, now);
         let times = if args.repeat { 2 } else { 1 };
         for time in 0..times {
             let message = Message {
                 preset,
                 sample: &sample,
+                own: own.as_ref(),
                 private_key: private_key.as_ref(),
                 route,
                 endpoint: &endpoint,
@@ -149,14 +168,41 @@ fn sample_of(preset: Option<&Preset>, event_type: Option<&str>) -> Result<Sample
     })
 }
 
+/// A body that was given.
+struct OwnBody {
+    body: Vec<u8>,
+    /// What the transcript calls it.
+    title: String,
+    content_type: String,
+}
+
+/// Reads `--body`; the content type is the provider's, and on a route without one what the body looks like.
+fn own_body(path: &PathBuf, args: &Args, preset: Option<&Preset>) -> Result<OwnBody, CliError> {
+    let body = read_body(Some(path), &mut std::io::stdin())?;
+    let samples = preset.map(|preset| preset.samples.as_slice()).unwrap_or_default();
+    let content_type = match (samples.first(), body.trim_ascii_start().first()) {
+        (Some(sample), _) => sample.content_type.clone(),
+        (None, Some(b'{' | b'[')) => "application/json".to_owned(),
+        (None, _) if body.contains(&b'=') => "application/x-www-form-urlencoded".to_owned(),
+        (None, _) => "application/octet-stream".to_owned(),
+    };
+    let title = args.event.clone().unwrap_or_else(|| path.display().to_string());
+    Ok(OwnBody {
+        body,
+        title,
+        content_type,
+    })
+}
+
 struct Message<'a> {
     preset: Option<&'a Preset>,
     sample: &'a Sample,
+    own: Option<&'a OwnBody>,
     private_key: Option<&'a SecretText>,
     route: &'a Route,
     endpoint: &'a Endpoint,
     headers: &'a [(String, String)],
-    body: &'a str,
+    body: &'a [u8],
     spoilt: bool,
     repeated: bool,
 }
@@ -172,7 +218,8 @@ impl Message<'_> {
         let mut head = format!(
             "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: {}\r\nUser-Agent: hooklatch-send/{}\r\n",
             self.endpoint.authority,
-            self.sample.content_type,
+            self.own
+                .map_or(&self.sample.content_type, |own| &own.content_type),
             env!("CARGO_PKG_VERSION"),
         );
         for (name, value) in &draft.headers {
@@ -183,14 +230,14 @@ impl Message<'_> {
             out,
             "-> POST {}  {}  {} B",
             bare(&self.endpoint.path),
-            self.sample.event_type,
+            self.own.map_or(&self.sample.event_type, |own| &own.title),
             draft.body.len()
         )?;
         match &signed {
             Signed::Nothing => writeln!(out, "   unsigned")?,
             Signed::Credential => writeln!(out, "   with the secret itself, as this provider does")?,
-            Signed::From(first) => {
-                for (name, value) in draft.headers.iter().skip(*first) {
+            Signed::With(headers) => {
+                for (name, value) in headers {
                     writeln!(out, "   {name}: {value}")?;
                 }
             }
@@ -244,7 +291,7 @@ impl Message<'_> {
             public_url: self.route.public_url.as_deref().map(str::to_owned),
             query,
             headers,
-            body: self.body.as_bytes().to_vec(),
+            body: self.body.to_vec(),
         };
         let Verify::Signature { proofs, .. } = &self.route.verify else {
             return Ok((draft, Signed::Nothing, Vec::new()));
@@ -262,17 +309,27 @@ impl Message<'_> {
         };
         scheme
             .sign(&signer, &mut draft, now)
-            .map_err(|error| CliError::Config(error.to_string()))?;
+            .map_err(|error| self.not_signed(&error))?;
         let new = draft.headers.iter().skip(first);
         let drawn = new.filter(|(name, _)| is_drawn(name)).cloned().collect();
         if self.spoilt {
             spoil(&mut draft, scheme, self.body);
         }
         let signed = match scheme.credentials() == Credentials::default() {
-            true => Signed::From(first),
+            true => Signed::With(shown(&draft.headers, first, is_drawn)),
             false => Signed::Credential,
         };
         Ok((draft, signed, drawn))
+    }
+
+    /// Where something that belongs into the body is not there, what names the body.
+    fn not_signed(&self, error: &SignError) -> CliError {
+        let is_of_body = matches!(error, SignError::NoPlace | SignError::Lacks(_));
+        CliError::Config(match (is_of_body, self.own) {
+            (false, _) => error.to_string(),
+            (true, None) => format!("{error}; give a body that has it with --body FILE"),
+            (true, Some(_)) => format!("{error}; it belongs into the file of --body"),
+        })
     }
 
     fn meaning(&self, status: u16, body: &str) -> &'static str {
@@ -284,7 +341,7 @@ impl Message<'_> {
         match status {
             200..300 if self.spoilt => "taken although the signature is wrong!",
             200..300 if !alike && is(duplicate) && proxied => "a repeat: relayed once",
-            200..300 if !alike && is(duplicate) => "a repeat: kept once, delivered once",
+            200..300 if !alike && is(duplicate) => "a repeat: kept once",
             200..300 if proxied => "relayed: the app's own answer",
             200..300 if alike => "accepted; this route's answers do not tell a duplicate",
             200..300 if self.repeated => "taken again",
@@ -307,12 +364,20 @@ enum Signed {
     Nothing,
     /// The secret itself, which is not shown.
     Credential,
-    /// The headers from this one on.
-    From(usize),
+    /// These headers.
+    With(Headers),
+}
+
+/// What signing added from the header `first` on, and what it had drawn for the same event before.
+fn shown(headers: &[(String, String)], first: usize, is_drawn: impl Fn(&str) -> bool) -> Headers {
+    let all = headers.iter().enumerate();
+    all.filter(|(index, (name, _))| *index >= first || is_drawn(name))
+        .map(|(_, header)| header.clone())
+        .collect()
 }
 
 /// Changes one digit of the signature, as near to right as wrong can be; `unsigned` is the body before it was signed.
-fn spoil(draft: &mut Draft, scheme: &Scheme, unsigned: &str) {
+fn spoil(draft: &mut Draft, scheme: &Scheme, unsigned: &[u8]) {
     let names = scheme.headers();
     let is_it = |name: &str| names.iter().any(|known| **known == *name);
     if let Some((_, value)) = draft.headers.iter_mut().find(|(name, _)| is_it(name)) {
@@ -328,10 +393,12 @@ fn spoil(draft: &mut Draft, scheme: &Scheme, unsigned: &str) {
 }
 
 /// Which bytes of the body are the signature.
-fn signature_in_body(body: &[u8], scheme: &Scheme, unsigned: &str) -> Option<Range<usize>> {
+fn signature_in_body(body: &[u8], scheme: &Scheme, unsigned: &[u8]) -> Option<Range<usize>> {
+    const MARK: &[u8] = b"{signature}";
     let place = scheme.place()?;
-    if let Some((before, after)) = unsigned.split_once("{signature}") {
-        return Some(before.len()..body.len().saturating_sub(after.len()));
+    if let Some(before) = memmem::find(unsigned, MARK) {
+        let after = unsigned.len() - before - MARK.len();
+        return Some(before..body.len().saturating_sub(after));
     }
     // The whole body was made while signing.
     let Place::Form(name) = place else { return None };
@@ -425,7 +492,6 @@ mod tests {
     use crate::event::SecretName;
     use crate::fields::Fields;
     use crate::provider::request;
-    use crate::provider::sign::SignError;
     use crate::provider::signature::SignatureError;
 
     const NOW: Timestamp = Timestamp(1_763_000_000_000);
@@ -473,7 +539,7 @@ mod tests {
                 scheme.check(&claim, &keys, NOW, &seen, None).map(drop)
             };
             assert_eq!(check(&draft), Ok(()), "{}", preset.name);
-            spoil(&mut draft, scheme, &unsigned);
+            spoil(&mut draft, scheme, unsigned.as_bytes());
             let refused = check(&draft);
             let expected = matches!(
                 refused,

@@ -396,8 +396,10 @@ fn quarantined(folder: Option<&Path>, wanted: &str) -> Result<(PathBuf, Timestam
 fn read_request(args: &Args, input: &mut dyn Read) -> Result<Capture, CliError> {
     if args.body.is_some() {
         let mut headers = Vec::new();
-        for line in &args.header {
-            headers.push(capture::header(line.as_bytes())?);
+        for (index, line) in args.header.iter().enumerate() {
+            let line = line.as_bytes();
+            let place = || capture::no_header(&format!("--header number {}", index + 1), line);
+            headers.push(capture::header(line).ok_or_else(place)?);
         }
         let headers = Fields::from_pairs(headers);
         let body = read_body(args.body.as_ref(), input)?;
@@ -407,7 +409,10 @@ fn read_request(args: &Args, input: &mut dyn Read) -> Result<Capture, CliError> 
             ..Capture::default()
         });
     }
-    capture::read(&read_body(args.request.as_ref(), input)?)
+    let bytes = read_body(args.request.as_ref(), input)?;
+    let from_input = args.request.as_ref().is_none_or(|path| path.as_os_str() == "-");
+    let left: Option<&mut dyn Read> = if from_input { None } else { Some(input) };
+    capture::read(&bytes, left)
 }
 
 /// How long the body is and should be: a capture is often cut short.
@@ -733,7 +738,7 @@ mod tests {
             schemes: gitlab.schemes.iter().take(1).cloned().collect(),
             ..RouteSecrets::default()
         };
-        let request = capture::read(b"Host: a\n\n{}").unwrap();
+        let request = capture::read(b"Host: a\n\n{}", None).unwrap();
         let seen = Request::new(&request.headers, &request.body);
         let verdict = explain(&given.schemes, &seen, &[], Timestamp(0));
         let text = lines(&verdict, &args, &given, &request).join("\n");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::context::{At, Span};
-use super::secrets::Secrets;
+use super::secrets::{Guess, Secrets};
 use super::section::{Section, suggest};
 use super::{LogSettings, TlsFiles};
 use crate::receive::settings::{Limits, Quota};
@@ -282,7 +282,9 @@ pub(super) fn admin(
     let mut span = root.span.clone();
     if let Some(table) = root.table("admin", "{ listen = \"127.0.0.1:9190\" }") {
         span = table.key_span("listen");
-        settings.token = secrets.reference(&table, "token").map(|at| at.value);
+        settings.token = secrets
+            .reference(&table, "token", Guess::ByTrying)
+            .map(|at| at.value);
         let token_written = table.has("token");
         let off = table.string_is("listen", "off");
         if off {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use self::context::{At, Context};
+use self::context::{At, Context, Span};
 pub use self::env::{Env, FileStamp, ProcessEnv, SecretFile};
 use self::general::{collide, nowhere};
 pub use self::report::{Place, Problem, Problems, Severity};
@@ -286,6 +286,7 @@ fn check_routes(
             Some(help),
         );
     }
+    check_shared_secrets(context, routes);
     for (index, route) in routes.iter().enumerate() {
         let earlier = || routes.iter().take(index);
         if let Some(path) = &route.path
@@ -305,7 +306,6 @@ fn check_routes(
                 "write a name of its own: name = \"...\"; dedup keys and pending deliveries belong to it";
             context.error(&name.span, text, Some(help));
         }
-        check_shared_secrets(context, route, routes.get(..index).unwrap_or_default());
         for (endpoint, span) in &route.endpoints {
             for (name, listener) in listeners {
                 if is_at(endpoint, listener.value) {
@@ -320,33 +320,62 @@ fn check_routes(
     }
 }
 
-/// One secret for two routes: what was signed for one is good for the other.
-fn check_shared_secrets(context: &Context<'_>, route: &Read<'_>, earlier: &[Read<'_>]) {
-    for other in earlier {
-        let shared = route.secrets.iter().any(|ours| {
-            other
-                .secrets
-                .iter()
-                .any(|theirs| match (&ours.text, &theirs.text) {
-                    (Some(ours), Some(theirs)) => ours.expose() == theirs.expose(),
-                    _ => false,
-                })
-        });
-        // Routes of one name have an error of their own.
-        if let (true, Some(name), Some(other)) = (shared, &route.name, &other.name)
-            && name.value != other.value
-        {
-            let text = format!(
-                "routes \"{}\" and \"{}\" share a secret: a request captured from one can be sent to the other",
-                other.value, name.value
-            );
-            context.warn(
-                &route.secrets_span,
-                text,
-                Some("give each route a secret of its own"),
-            );
+/// One secret for several routes: what was signed for one is good for the others. Said once per secret, at the second route.
+fn check_shared_secrets(context: &Context<'_>, routes: &[Read<'_>]) {
+    let mut users: Vec<(&SecretText, Vec<&str>, &Span)> = Vec::new();
+    for route in routes {
+        let Some(name) = route.name.as_ref().map(|name| name.value.as_str()) else {
+            continue;
+        };
+        for text in route.secrets.iter().filter_map(|secret| secret.text.as_ref()) {
+            match users
+                .iter_mut()
+                .find(|(known, ..)| known.expose() == text.expose())
+            {
+                // Routes of one name have an error of their own.
+                Some((_, names, _)) if names.contains(&name) => {}
+                Some((_, names, span)) => {
+                    if names.len() == 1 {
+                        *span = &route.secrets_span;
+                    }
+                    names.push(name);
+                }
+                None => users.push((text, vec![name], &route.secrets_span)),
+            }
         }
     }
+    for (_, names, span) in users.iter().filter(|(_, names, _)| names.len() > 1) {
+        let others = if names.len() == 2 {
+            "the other"
+        } else {
+            "the others"
+        };
+        let text = format!(
+            "routes {} share a secret: a request captured from one can be sent to {others}",
+            listed(names)
+        );
+        context.warn(span, text, Some("give each route a secret of its own"));
+    }
+}
+
+/// `"a", "b" and "c"`; of more than a few the first, and how many more.
+fn listed(names: &[&str]) -> String {
+    const NAMES_MAX: usize = 4;
+    let shown = if names.len() > NAMES_MAX {
+        NAMES_MAX - 1
+    } else {
+        names.len().saturating_sub(1)
+    };
+    let first: Vec<String> = names
+        .iter()
+        .take(shown)
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    let last = match names.get(shown..) {
+        Some([last]) => format!("\"{last}\""),
+        rest => format!("{} more", rest.map_or(0, <[_]>::len)),
+    };
+    format!("{} and {last}", first.join(", "))
 }
 
 /// Whether a call to `endpoint` would arrive at our own listener.

@@ -95,6 +95,13 @@ impl Problems {
         self.count(Severity::Error) > 0
     }
 
+    /// Without the warnings.
+    #[must_use]
+    pub fn errors_only(mut self) -> Self {
+        self.list.retain(|problem| problem.severity == Severity::Error);
+        self
+    }
+
     /// One line for one problem: `hooklatch.toml:9:1: text`.
     pub fn line(&self, problem: &Problem) -> String {
         match &problem.place {

@@ -29,8 +29,59 @@ pub(super) struct Secret {
     pub(super) scheme: Option<String>,
     /// Where it is defined.
     span: Span,
+    /// Where its file is named, when a newline at the end of that was removed.
+    newline: Option<Span>,
     used: Cell<bool>,
 }
+
+/// How whoever does not know a secret may come by it, when it is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guess {
+    /// By computing: something is signed with it.
+    Offline,
+    /// By sending one after the other.
+    ByTrying,
+    /// It need not be secret.
+    Never,
+}
+
+impl Secret {
+    /// Whether its text was read from a file, which another text can be written to.
+    pub(super) fn is_from_file(&self, context: &Context<'_>) -> bool {
+        let what = format!("secret \"{}\"", self.name);
+        context.secret_files().iter().any(|file| file.what == what)
+    }
+
+    /// Warns of a newline that was removed from the end of its file; to a public key it means nothing.
+    pub(super) fn warn_newline(&self, context: &Context<'_>) {
+        if let Some(span) = &self.newline {
+            warn_newline(context, &format!("secret \"{}\"", self.name), span);
+        }
+    }
+
+    /// Warns of one that is too short for what it is used for.
+    pub(super) fn warn_weak(&self, context: &Context<'_>, guess: Guess) {
+        if let Some(text) = &self.text {
+            warn_weak(
+                context,
+                &format!("secret \"{}\"", self.name),
+                &self.span,
+                text,
+                guess,
+            );
+        }
+    }
+}
+
+/// What was read of a reference.
+struct Reference {
+    text: Option<SecretText>,
+    until: Option<Timestamp>,
+    newline: Option<Span>,
+}
+
+/// The bytes of a source, and where its file is named when a newline at the end of that was removed.
+type Source = (Vec<u8>, Option<Span>);
 
 /// All of `[secrets]`, by name.
 #[derive(Debug, Default)]
@@ -66,15 +117,20 @@ impl Secrets {
                 continue;
             };
             let scheme = entry.string("scheme").map(|at| at.value.to_owned());
-            let (text, until) = read_reference(entry, &format!("secret \"{}\"", name.value), &name.span);
+            let read = read_reference(entry, &format!("secret \"{}\"", name.value), &name.span);
             let secret = Secret {
                 name: SecretName::new(name.value),
-                text,
-                until,
+                text: read.text,
+                until: read.until,
                 scheme,
                 span: name.span,
+                newline: read.newline,
                 used: Cell::new(false),
             };
+            if secret.text.is_none() {
+                // No use of it comes so far as to say it.
+                secret.warn_newline(table.context);
+            }
             secrets.insert(name.value.to_owned(), secret);
         }
         Self(secrets)
@@ -105,7 +161,12 @@ impl Secrets {
     }
 
     /// Reads `key`: the name of a secret, or a reference written in place.
-    pub(super) fn reference(&self, section: &Section<'_>, key: &'static str) -> Option<At<SecretText>> {
+    pub(super) fn reference(
+        &self,
+        section: &Section<'_>,
+        key: &'static str,
+        guess: Guess,
+    ) -> Option<At<SecretText>> {
         let item = section.item(key)?;
         let span = item.span();
         let text = match item.value.get_ref() {
@@ -114,10 +175,23 @@ impl Secrets {
                     value: &**name,
                     span: span.clone(),
                 };
-                self.find(section.context, &name)?.text.clone()
+                let secret = self.find(section.context, &name)?;
+                secret.warn_newline(section.context);
+                secret.warn_weak(section.context, guess);
+                secret.text.clone()
             }
             _ => match section.entry_table(key, item, key) {
-                Some(entry) => read_reference(entry, &format!("\"{key}\""), &section.key_span(key)).0,
+                Some(entry) => {
+                    let (what, span) = (format!("\"{key}\""), section.key_span(key));
+                    let read = read_reference(entry, &what, &span);
+                    if let Some(newline) = &read.newline {
+                        warn_newline(section.context, &what, newline);
+                    }
+                    if let Some(text) = &read.text {
+                        warn_weak(section.context, &what, &span, text, guess);
+                    }
+                    read.text
+                }
                 None => {
                     let text = format!("\"{key}\" must be the name of a secret, {FORM}");
                     section.context.wrong(&span, text, None);
@@ -132,6 +206,7 @@ impl Secrets {
     pub(super) fn warn_unused(&self, context: &Context<'_>) {
         for (name, secret) in &self.0 {
             if !secret.used.get() {
+                secret.warn_newline(context);
                 let text = format!("secret \"{name}\" is used by no route, upstream or listener");
                 context.warn(
                     &secret.span,
@@ -218,7 +293,7 @@ pub(super) fn is_plain_name(text: &str) -> bool {
 }
 
 /// Reads `{ env | file | value, until }`. `what` names the secret in messages, `span` is where they point.
-fn read_reference(entry: Section<'_>, what: &str, span: &Span) -> (Option<SecretText>, Option<Timestamp>) {
+fn read_reference(entry: Section<'_>, what: &str, span: &Span) -> Reference {
     let context = entry.context;
     let env = entry.string("env");
     let file = entry.string("file");
@@ -241,9 +316,13 @@ fn read_reference(entry: Section<'_>, what: &str, span: &Span) -> (Option<Secret
             _ => format!("{what} has more than one source; keep one of env, file and value"),
         };
         context.wrong(span, text, None);
-        return (None, until);
+        return Reference {
+            text: None,
+            until,
+            newline: None,
+        };
     }
-    let text = if let Some(name) = env {
+    let source = if let Some(name) = env {
         from_variable(context, what, &name)
     } else if let Some(path) = file {
         from_file(context, what, &path.span, path.value)
@@ -252,16 +331,18 @@ fn read_reference(entry: Section<'_>, what: &str, span: &Span) -> (Option<Secret
             format!("{what} stands in the configuration itself, where everyone who reads the file sees it");
         let help = "use { env = \"NAME\" } or { file = \"/run/secrets/name\" }";
         context.warn(span, text, Some(help));
-        Some(value.value.as_bytes().to_vec())
+        Some((value.value.as_bytes().to_vec(), None))
     } else {
         None
     };
-    let text = text.and_then(|bytes| checked(context, what, span, bytes));
-    (text, until)
+    let (text, newline) = source.map_or((None, None), |(bytes, newline)| {
+        (checked(context, what, span, bytes), newline)
+    });
+    Reference { text, until, newline }
 }
 
 /// `env = "X"`: the variable X, or the file that X_FILE names, as the official images of databases do it.
-fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<Vec<u8>> {
+fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<Source> {
     let well_formed = name.value.bytes().enumerate().all(|(index, byte)| {
         byte == b'_' || byte.is_ascii_alphabetic() || (index > 0 && byte.is_ascii_digit())
     });
@@ -280,7 +361,7 @@ fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<V
             context.error(&name.span, text, Some("keep one of them"));
             None
         }
-        (Some(bytes), None) => Some(bytes),
+        (Some(bytes), None) => Some((bytes, None)),
         (None, Some(path)) => match String::from_utf8(path) {
             Ok(path) => from_file(context, what, &name.span, &path),
             Err(_) => {
@@ -311,7 +392,7 @@ fn from_variable(context: &Context<'_>, what: &str, name: &At<&str>) -> Option<V
     }
 }
 
-fn from_file(context: &Context<'_>, what: &str, span: &Span, path: &str) -> Option<Vec<u8>> {
+fn from_file(context: &Context<'_>, what: &str, span: &Span, path: &str) -> Option<Source> {
     // The stamp first: what changes while the file is read shows at the next look.
     context.note_secret_file(SecretFile {
         what: what.to_owned(),
@@ -334,19 +415,21 @@ fn from_file(context: &Context<'_>, what: &str, span: &Span, path: &str) -> Opti
         }
     };
     // Editors and `echo` end a file with a newline that was never part of the secret.
+    let mut newline = None;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
         }
-        let text = format!("{what}: the file ends with a newline: one trailing newline was removed");
-        context.warn(
-            span,
-            text,
-            Some("write the file without it: printf %s \"$SECRET\" > file"),
-        );
+        newline = Some(span.clone()).filter(|_| !is_public_key(&bytes));
     }
-    Some(bytes)
+    Some((bytes, newline))
+}
+
+fn warn_newline(context: &Context<'_>, what: &str, span: &Span) {
+    let text = format!("{what}: the file ends with a newline: one trailing newline was removed");
+    let help = "write the file without it: printf %s \"$SECRET\" > file";
+    context.warn(span, text, Some(help));
 }
 
 /// What holds for the text of every secret, wherever it came from.
@@ -370,7 +453,7 @@ fn checked(context: &Context<'_>, what: &str, span: &Span, bytes: Vec<u8>) -> Op
         context.error(span, text, None);
         return None;
     }
-    if around > 0 {
+    if around > 0 && !is_public_key(&bytes) {
         let plural = if around == 1 { "" } else { "s" };
         let text = format!(
             "{what} begins or ends with {around} byte{plural} of white space, which are used as part of it"
@@ -381,15 +464,30 @@ fn checked(context: &Context<'_>, what: &str, span: &Span, bytes: Vec<u8>) -> Op
             Some("remove them unless the provider's secret has them"),
         );
     }
-    if bytes.len() < SECRET_BYTES_WEAK {
-        let plural = if bytes.len() == 1 { "" } else { "s" };
-        let text = format!(
-            "{what} is {} byte{plural}; anything under {SECRET_BYTES_WEAK} can be guessed offline from one captured request",
-            bytes.len()
-        );
-        context.warn(span, text, Some("make a longer one at the provider"));
-    }
     Some(SecretText::new(bytes))
+}
+
+/// Whether the text says itself that it is a public key: in PEM, or as Standard Webhooks writes them.
+fn is_public_key(bytes: &[u8]) -> bool {
+    let text = bytes.trim_ascii_start();
+    text.starts_with(b"-----BEGIN ") || text.starts_with(b"whpk_")
+}
+
+/// Warns of a secret that is too short for what it is used for.
+fn warn_weak(context: &Context<'_>, what: &str, span: &Span, text: &SecretText, guess: Guess) {
+    let length = text.expose().len();
+    let how = match guess {
+        Guess::Offline => "offline from one captured request",
+        Guess::ByTrying => "by trying",
+        Guess::Never => return,
+    };
+    if length < SECRET_BYTES_WEAK {
+        let plural = if length == 1 { "" } else { "s" };
+        let text = format!(
+            "{what} is {length} byte{plural}; anything under {SECRET_BYTES_WEAK} can be guessed {how}"
+        );
+        context.warn(span, text, Some("make a longer one"));
+    }
 }
 
 /// A time with its offset, as TOML writes it or in quotes.

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::context::{At, Context, Span};
 use super::general::{DEADLINES, SPANS, count, quota_of};
-use super::secrets::{Secrets, is_plain_name};
+use super::secrets::{Guess, Secrets, is_plain_name};
 use super::section::Section;
 use crate::deliver::{Quota, RetryPlan};
 use crate::event::UpstreamName;
@@ -343,7 +343,7 @@ fn types(table: &Section<'_>) -> Option<At<Vec<Box<str>>>> {
 
 fn handoff(table: &Section<'_>, secrets: &Secrets) -> handoff::Settings {
     let signing = secrets
-        .reference(table, "handoff_secret")
+        .reference(table, "handoff_secret", Guess::Offline)
         .and_then(|text| handoff_key(table.context, &text));
     handoff::Settings {
         static_headers: static_headers(table),

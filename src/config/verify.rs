@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::context::Span;
-use super::secrets::{Secret, Secrets};
+use super::secrets::{Guess, Secret, Secrets};
 use super::section::{Section, suggest};
 use super::verify_warnings;
 use crate::event::ProviderName;
@@ -56,7 +56,8 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
     let sender = sender(route);
     let listed = listed(route, secrets);
     let public_url = public_url(route);
-    let verify_token = secrets.reference(route, "verify_token").map(|at| at.value);
+    let verify_token = secrets.reference(route, "verify_token", Guess::Never);
+    let verify_token = verify_token.map(|at| at.value);
     let sender = sender?;
     let (preset, schemes) = match &sender {
         Sender::Preset(preset) => (Some(*preset), &*preset.schemes),
@@ -68,11 +69,13 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
         (Sender::Anybody(preset), listed) => {
             let span = route.key_span("verify");
             let text = "verify = \"none\": ANYBODY can send events here, and nothing checks them";
-            context.warn(
-                &span,
-                text,
-                Some("name a provider, or describe its signature in verify = { ... }"),
-            );
+            let help = match preset {
+                Some(_) => {
+                    "this provider signs nothing: end the path in a long secret, and list its addresses in allow_ips"
+                }
+                None => "name a provider, or describe its signature in verify = { ... }",
+            };
+            context.warn(&span, text, Some(help));
             if listed.is_some() {
                 let text = "secrets are listed, but verify = \"none\" checks nothing";
                 context.error(&route.key_span("secrets"), text, Some("remove one of the two"));
@@ -130,11 +133,16 @@ pub(super) fn proof<'s>(route: &Section<'_>, secrets: &'s Secrets) -> Option<Pro
                 let help = "send a real event before relying on it";
                 context.warn(&route.key_span("provider"), text, Some(help));
             }
+            if let Some(preset) = preset {
+                verify_warnings::captured_secret(route, preset, &listed);
+            }
             let proofs = proofs(route, schemes, &listed)?;
             if proofs.iter().any(|proof| proof.scheme.needs_url()) && public_url.is_none() {
-                let help =
-                    "write public_url = \"https://...\", the URL that the sender was given: it is signed too";
-                route.missing("public_url", help);
+                // One that is no URL was reported.
+                if !route.has("public_url") {
+                    let help = "write public_url = \"https://...\", the URL that the sender was given: it is signed too";
+                    route.missing("public_url", help);
+                }
                 return None;
             }
             Some(Proof {
@@ -497,6 +505,18 @@ fn credentials(schemes: &[Scheme]) -> Credentials {
     all
 }
 
+/// What a captured request gives away of a short secret.
+fn guess(scheme: &Scheme) -> Guess {
+    if scheme.is_fetched() || scheme.has_public_key() {
+        // The id of PayPal's webhook and the topic of SNS are no secrets, and no public key is one.
+        Guess::Never
+    } else if scheme.sends_secret() {
+        Guess::ByTrying
+    } else {
+        Guess::Offline
+    }
+}
+
 /// The keys, each with the scheme that its secret is bound to; a scheme without a secret is not active.
 fn proofs(
     route: &Section<'_>,
@@ -525,6 +545,10 @@ fn proofs(
             }
         };
         let Some(scheme) = scheme else { continue };
+        if !scheme.has_public_key() {
+            secret.warn_newline(route.context);
+        }
+        secret.warn_weak(route.context, guess(scheme));
         verify_warnings::whsec(route, scheme, secret, text, span);
         verify_warnings::another_scheme(route, schemes, secret, text, span);
         match scheme.key(text) {

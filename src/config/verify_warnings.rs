@@ -47,8 +47,11 @@ pub(super) fn handshakes_and_urls(route: &Section<'_>, preset: Option<&Preset>, 
 
 /// Whether the host is one that nobody has (RFC 2606).
 fn is_of_nobody(url: &str) -> bool {
-    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let host = host
+    // What is no URL is an error of its own.
+    let Some((_, rest)) = url.split_once("://") else {
+        return false;
+    };
+    let host = rest
         .split(['/', '?', ':'])
         .next()
         .unwrap_or_default()
@@ -58,6 +61,26 @@ fn is_of_nobody(url: &str) -> bool {
         host.strip_suffix(name)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     })
+}
+
+/// A secret that the provider sends in a handshake, and that has no file to be written to.
+pub(super) fn captured_secret(route: &Section<'_>, preset: &Preset, listed: &[(&Secret, Span)]) {
+    let is_captured = preset
+        .handshakes
+        .iter()
+        .any(|handshake| handshake.capture.is_some());
+    let has_file = || {
+        let mut secrets = listed.iter().map(|(secret, _)| secret);
+        secrets.any(|secret| secret.is_from_file(route.context))
+    };
+    if is_captured && !has_file() {
+        let text = format!(
+            "{} sends the secret itself when the webhook is made, and `hooklatch secrets capture` can write it to a file only",
+            preset.title
+        );
+        let help = "write the secret as { file = \"...\" }; the file may hold any text before";
+        route.context.warn(&route.key_span("secrets"), text, Some(help));
+    }
 }
 
 /// A secret that another reader would decode.

@@ -263,6 +263,16 @@ impl Reader {
         Ok(lines.collect::<Result<_, _>>()?)
     }
 
+    /// The names of all routes that events came by, or may come by.
+    ///
+    /// # Errors
+    /// Whatever SQLite says.
+    pub fn routes(&self) -> Result<Vec<String>, ReaderError> {
+        let mut statement = self.conn.prepare_cached("SELECT name FROM route ORDER BY name")?;
+        let names = statement.query_map([], |row| row.get(0))?;
+        Ok(names.collect::<Result<_, _>>()?)
+    }
+
     /// Everything about one event; `None` if it is not there (any more).
     ///
     /// # Errors

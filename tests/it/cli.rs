@@ -142,6 +142,22 @@ fn events_are_sent_listed_shown_and_replayed() {
     let (code, text) = rig.run(&["events", "show", "1"]);
     assert!(code == 0 && text.contains("500"), "{code} {text}");
     assert_ne!(rig.run(&["events", "show", "999"]).0, 0);
+    let known = [
+        "events",
+        "list",
+        "--route",
+        "hooks/quantiv",
+        "--status",
+        "pending",
+    ];
+    assert_eq!(rig.run(&known).0, 0);
+    for verb in ["list", "replay"] {
+        let (code, text) = rig.run(&["events", verb, "--route", "nope"]);
+        assert!(
+            code == 2 && text.contains("the routes are hooks/quantiv"),
+            "{code} {text}"
+        );
+    }
     rig.up.store(true, Ordering::SeqCst);
     let admin = rig.gateway.admin().to_string();
     let (code, text) = rig.run(&["events", "replay", "1", "--admin", &admin]);
@@ -171,6 +187,11 @@ fn many_routes(app: &App) -> Gateway {
             "acme",
             "secrets = [\"s\"]\nverify = { header = \"X-Acme\", signed = \"acme.{body}\" }",
         ),
+        ("open", "verify = \"none\""),
+        (
+            "inside",
+            "secrets = [\"s\"]\nverify = { in_json = \"/sig\", signed = \"{json:/n}\" }",
+        ),
     ] {
         text.push_str(&format!(
             "[[route]]\npath = \"/{path}\"\n{proof}\nupstream = {{ url = \"http://{at}/{path}\" }}\n"
@@ -188,6 +209,12 @@ const GITLAB: &str = "whsec_fuCmrqkWMw9TZCdw/hCeWcDX1hOfC8cCYJApsBJMzkw=";
 fn send_repeats_the_same_event_and_says_what_is_known_of_the_answer() {
     let app = App::start([]);
     let gateway = many_routes(&app);
+    for (name, body) in [
+        ("own.json", "{\"n\": 1, \"of\": \"my own\"}"),
+        ("inside.json", "{\"n\": \"7\", \"sig\": \"{signature}\"}"),
+    ] {
+        std::fs::write(gateway.dir().join(name), body).unwrap();
+    }
     let send = |route: &str, arguments: &[&str]| {
         let url = format!("http://{}/{route}", gateway.listen());
         let fixed = ["send", "--route", route, "--to", &url];
@@ -206,7 +233,7 @@ fn send_repeats_the_same_event_and_says_what_is_known_of_the_answer() {
             "gitlab",
             &["gitlab", "--repeat"][..],
             0,
-            "(a repeat: kept once, delivered once)",
+            "(a repeat: kept once)",
             "taken again",
         ),
         (
@@ -239,12 +266,33 @@ fn send_repeats_the_same_event_and_says_what_is_known_of_the_answer() {
             "has no provider: its signature is described in `verify`",
             "POST",
         ),
+        ("open", &["--bad-signature"], 2, "nothing is signed there", "POST"),
+        ("acme", &["--body", "own.json"], 0, "(kept)", "refused"),
+        ("gitlab", &["--body", "own.json"], 0, "own.json  24 B", "refused"),
+        ("inside", &[], 2, "--body FILE", "POST"),
+        ("inside", &["--body", "own.json"], 2, "the file of --body", "POST"),
+        ("inside", &["--body", "inside.json"], 0, "(kept)", "refused"),
+        (
+            "inside",
+            &["--body", "inside.json", "--bad-signature"],
+            0,
+            "refused, not kept",
+            "taken",
+        ),
+        ("acme", &["--body", "nowhere.json"], 1, "nowhere.json", "POST"),
     ] {
         let (got, text) = send(route, arguments);
         assert_eq!(got, code, "{route} {arguments:?}: {text}");
         assert!(text.contains(says), "{route} {arguments:?}: {text}");
         assert!(!text.contains(never), "{route} {arguments:?}: {text}");
     }
+    // The ids that were drawn while signing are shown of both.
+    let (_, text) = send("gitlab", &["gitlab", "--repeat"]);
+    let ids: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("webhook-id: "))
+        .collect();
+    assert!(ids.len() == 2 && ids.first() == ids.last(), "{text}");
     // Two GitLab events each time, and each has an id of its own.
     let (_, text) = send("gitlab", &["gitlab", "--count", "2"]);
     assert!(!text.contains("duplicate"), "{text}");
@@ -264,6 +312,13 @@ fn health_follows_the_gateway() {
     assert_eq!((code, text.trim()), (0, "ready"));
     let (code, text) = rig.run(&["health", "-c", "nowhere.toml"]);
     assert!(code == 1 && text.contains("nowhere.toml"), "{text}");
+    // Any other server answers 200 too.
+    let other = App::start([]);
+    for arguments in [&[][..], &["--live"]] {
+        let url = format!("http://{}", other.address());
+        let (code, text) = rig.run(&[&["health", "--url", &url], arguments].concat());
+        assert!(code == 1 && text.contains("not from hooklatch"), "{code} {text}");
+    }
     rig.gateway.signal(Signal::TERM);
     assert_eq!(rig.gateway.wait().code(), Some(0));
     let (code, text) = rig.run(&["health", "--url", &admin]);

@@ -74,6 +74,58 @@ fn what_init_writes_check_accepts_once_the_secrets_are_there() {
     assert_eq!(left.len(), 1, "check leaves nothing behind: {left:?}");
 }
 
+#[test]
+fn init_writes_the_file_that_was_named_and_no_other() {
+    let variable = [("HOOKLATCH_CONFIG", "variable.toml")];
+    for (given, vars, written, next) in [
+        (&[][..], &[][..], "hooklatch.toml", "hooklatch run\n"),
+        (
+            &["-c", "c.toml"],
+            &[],
+            "c.toml",
+            "hooklatch run --config c.toml\n",
+        ),
+        (&[], &variable, "variable.toml", "hooklatch run\n"),
+        (
+            &["-c", "c.toml"],
+            &variable,
+            "c.toml",
+            "hooklatch run --config c.toml\n",
+        ),
+        (
+            &["-c", "c.toml", "--out", "o.toml"],
+            &[],
+            "o.toml",
+            "hooklatch run --config o.toml\n",
+        ),
+        (
+            &["--out", "hooklatch.toml"],
+            &variable,
+            "hooklatch.toml",
+            "hooklatch run --config hooklatch.toml\n",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut args = vec![
+            "init",
+            "--provider",
+            "quantiv",
+            "--upstream",
+            "http://127.0.0.1:3000",
+        ];
+        args.extend(given);
+        let made = hooklatch(folder.path(), &args, vars);
+        assert_eq!(made.status.code(), Some(0), "{given:?}: {}", text(&made.stderr));
+        let said = text(&made.stdout);
+        assert!(said.ends_with(next), "{given:?}: {said}");
+        let names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, [written], "{given:?}");
+    }
+}
+
 /// A secret that fits the preset's first scheme.
 fn fitting(preset: &Preset) -> Option<&str> {
     let first = preset.schemes.first()?;

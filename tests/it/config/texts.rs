@@ -42,6 +42,51 @@ error: unknown key "upstrem" in [[route]]; did you mean "upstream"?
     );
 }
 
+/// The second to the `count`th route, of one secret with the first.
+fn routes(count: usize) -> String {
+    let one = |number| {
+        format!(
+            "[[route]]\npath = \"/r{number}\"\nname = \"r{number}\"\nsecrets = [\"q\"]\nprovider = \"iverton\"\nupstream = {{ url = \"http://127.0.0.1:3000\" }}\n"
+        )
+    };
+    (2..=count).map(one).collect()
+}
+
+#[test]
+fn a_route_without_proof_is_told_what_can_be_done_there() {
+    for (lines, help) in [
+        ("verify = \"none\"", "name a provider,"),
+        (
+            "provider = \"strava\"\nverify = \"none\"\nverify_token = { env = \"S\" }",
+            "this provider signs nothing:",
+        ),
+    ] {
+        let text = with_route(&format!(
+            "{lines}\nupstream = {{ url = \"http://127.0.0.1:3000\" }}\n"
+        ));
+        let (_, problems) = config::inspect("hooklatch.toml", &text, &env());
+        let mut helps = problems
+            .list()
+            .iter()
+            .filter(|problem| problem.text.contains("ANYBODY"));
+        let told = helps
+            .next()
+            .and_then(|problem| problem.help.clone())
+            .unwrap_or_default();
+        assert!(told.starts_with(help), "{lines}: {told}");
+    }
+}
+
+#[test]
+fn errors_are_told_without_the_warnings() {
+    let text = with_lines("dedup = 7\nenforce = false");
+    let (_, problems) = config::inspect("hooklatch.toml", &text, &env());
+    assert!(problems.to_string().contains("enforce = false:"));
+    let errors = problems.errors_only();
+    assert_eq!(errors.list().len(), 1);
+    assert!(!errors.render(false).contains("enforce"), "{errors}");
+}
+
 #[test]
 fn every_mistake_has_its_text() {
     let q = "secrets.q = { env = \"S\" }";
@@ -338,6 +383,69 @@ fn every_mistake_has_its_text() {
             vec!["warning 4:1 secret \"q\" is 1 byte; anything under 16 can be guessed offline from one captured request"],
         ),
         (
+            "a verify token of one byte, which signs nothing",
+            with_lines("verify_token = { env = \"ONE\" }").replace("iverton", "meta"),
+            vec![],
+        ),
+        (
+            "a PayPal webhook id, which is no secret",
+            with_lines("").replace("iverton", "paypal").replace("\"S\"", "\"ID\""),
+            vec![],
+        ),
+        (
+            "an admin token that signs nothing",
+            with_top(&format!("{STORE}admin = {{ listen = \"127.0.0.1:9090\", token = {{ env = \"ONE\" }} }}\n{q}")),
+            vec!["warning 3:38 \"token\" is 1 byte; anything under 16 can be guessed by trying"],
+        ),
+        (
+            "a newline behind a public key that is none in PEM",
+            with_lines("mode = \"proxy\"")
+                .replace("iverton", "telnyx")
+                .replace("env = \"S\"", "file = \"/ed25519\""),
+            vec![],
+        ),
+        (
+            "a newline behind a public key in PEM",
+            with_top(&format!("{STORE}{q}\nsecrets.r = {{ file = \"/pem\" }}")),
+            vec!["warning 4:9 secret \"r\" is used by no route, upstream or listener"],
+        ),
+        (
+            "a captured secret without a file",
+            with_lines("").replace("iverton", "asana"),
+            vec![
+                "warning 8:1 Asana sends the secret itself when the webhook is made, and `hooklatch secrets capture` can write it to a file only",
+            ],
+        ),
+        (
+            "a captured secret with a file",
+            with_lines("").replace("iverton", "asana").replace("env = \"S\"", "file = \"/good\""),
+            vec![],
+        ),
+        (
+            "a signed URL that is none",
+            with_lines("public_url = \"hooks.example.com/a\"").replace("iverton", "square"),
+            vec!["error 10:14 \"hooks.example.com/a\" is not a URL; write the one that the sender was given"],
+        ),
+        (
+            "a secret for two routes",
+            with_lines(&routes(2)),
+            vec!["warning 13:1 routes \"hooks/a\" and \"r2\" share a secret: a request captured from one can be sent to the other"],
+        ),
+        (
+            "a secret for four routes",
+            with_lines(&routes(4)),
+            vec![
+                "warning 13:1 routes \"hooks/a\", \"r2\", \"r3\" and \"r4\" share a secret: a request captured from one can be sent to the others",
+            ],
+        ),
+        (
+            "a secret for twenty routes",
+            with_lines(&routes(20)),
+            vec![
+                "warning 13:1 routes \"hooks/a\", \"r2\", \"r3\" and 17 more share a secret: a request captured from one can be sent to the others",
+            ],
+        ),
+        (
             "an unconfirmed preset",
             with_lines("").replace("iverton", "connectgain"),
             vec!["warning 7:1 what is known of ConnectGain's signature was never confirmed; see: hooklatch providers show connectgain"],
@@ -351,6 +459,13 @@ fn every_mistake_has_its_text() {
         .var("WHSEC", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
         .var("BOTH", "a-secret-long-enough")
         .var("BOTH_FILE", "/newline")
+        .var("ID", "5GP028458E28")
+        .file("/ed25519", "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n")
+        .file("/good", "a-secret-long-enough")
+        .file(
+            "/pem",
+            "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n\n",
+        )
         .file("/newline", "abc\n")
         .file("/two", "a-secret-long-enough\n\n")
         .file("/empty", "\n");

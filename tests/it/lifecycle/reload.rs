@@ -217,6 +217,13 @@ fn a_broken_file_changes_nothing_and_its_secret_is_not_told() {
     assert!(!error.contains("hunter2"), "{error}");
     assert!(!gateway.log().contains("hunter2"));
     assert_eq!(send(&gateway, "still").status, 200);
+    // Of a file with a mistake and warnings only the mistake is told.
+    let mistaken = good.replace("provider = \"quantiv\"", "provider = \"quantive\"");
+    let error = reconfigure(&gateway, &mistaken).unwrap_err();
+    assert!(
+        error.contains("did you mean") && !error.contains("stands in the configuration itself"),
+        "{error}"
+    );
     // Gone altogether.
     std::fs::remove_file(gateway.dir().join("hooklatch.toml")).unwrap();
     assert_eq!(admin(&gateway, "POST", "/-/reload", "").status, 422);
