@@ -13,33 +13,51 @@ const LOCK_FILE: &str = "inbox.lock";
 /// The database; SQLite adds `-wal` and `-shm` with the same permissions.
 pub(in crate::inbox) const DB_FILE: &str = "inbox.db";
 
-/// Makes the folder if need be (0700) and syncs its parent.
+/// Makes the folder if need be (0700), and those above it. The entry of each new one is synced: a store that cannot be found
+/// again is lost.
 pub(super) fn prepare(folder: &Path) -> Result<(), OpenError> {
     let io = |source| OpenError::Io {
         path: folder.to_owned(),
         source,
     };
     if folder.is_dir() {
+        // It may have been made a moment before we were killed. A parent that is not ours to read is somebody else's work.
+        if !folder.join(DB_FILE).exists() {
+            drop(sync_folder(parent(folder)));
+        }
         // A folder that holds other things is not ours to lock others out of.
         if is_ours(folder).map_err(io)? {
             restrict(folder, 0o700)?;
         }
         return Ok(());
     }
+    let new = missing(folder);
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
         .map_err(io)?;
     restrict(folder, 0o700)?;
-    if let Some(parent) = folder.parent() {
-        sync_folder(if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        })?;
+    new.into_iter().try_for_each(|new| sync_folder(parent(new)))
+}
+
+/// The folder and those above it that are not there, the outermost first.
+fn missing(folder: &Path) -> Vec<&Path> {
+    let named = |path: &&Path| !path.as_os_str().is_empty();
+    let mut missing: Vec<&Path> = folder
+        .ancestors()
+        .take_while(|path| named(path) && !path.exists())
+        .collect();
+    missing.reverse();
+    missing
+}
+
+fn parent(folder: &Path) -> &Path {
+    match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => folder,
     }
-    Ok(())
 }
 
 fn is_ours(folder: &Path) -> io::Result<bool> {
@@ -356,6 +374,23 @@ mod tests {
         assert_eq!(by_magic(0x0102_1994), Some(FileSystem::Ephemeral("tmpfs")));
         assert_eq!(by_magic(0x6969), Some(FileSystem::Network("NFS")));
         assert_eq!(by_magic(0xEF53), None, "ext4");
+    }
+
+    #[test]
+    fn every_new_folder_is_known_and_its_parent() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("a/b/store");
+        let new: Vec<_> = missing(&store).into_iter().map(Path::to_owned).collect();
+        assert_eq!(new, [dir.path().join("a"), dir.path().join("a/b"), store.clone()]);
+        assert_eq!(parent(&new[0]), dir.path());
+        prepare(&store).unwrap();
+        assert!(missing(&store).is_empty());
+        assert_eq!(
+            missing(Path::new("no-such-folder")),
+            [Path::new("no-such-folder")]
+        );
+        assert_eq!(parent(Path::new("no-such-folder")), Path::new("."));
+        assert_eq!(parent(Path::new("/")), Path::new("/"));
     }
 
     #[test]
