@@ -4,7 +4,7 @@ use crate::event::Timestamp;
 
 /// Fills the placeholders of a sample's body.
 ///
-/// `{id}` becomes 26 letters and digits, `{uuid}` a version 4 UUID, `{time}` is `now` to the second (RFC 3339, UTC), `{unix}` and
+/// `{id}` becomes 26 letters and digits, `{uuid}` a version 4 UUID, `{number}` a number of 9 digits, `{time}` is `now` to the second (RFC 3339, UTC), `{unix}` and
 /// `{unix_ms}` are seconds and milliseconds since 1970.
 /// A placeholder that stands twice gets one value; the same `seed` gives the same values.
 pub fn fill(body: &str, seed: u64, now: Timestamp) -> String {
@@ -13,8 +13,11 @@ pub fn fill(body: &str, seed: u64, now: Timestamp) -> String {
         .filter_map(|_| random.choice(ID_LETTERS))
         .map(|letter| char::from(*letter))
         .collect();
+    let uuid = uuid(random.u128(..));
+    let number = random.u32(100_000_000..=999_999_999);
     body.replace("{id}", &id)
-        .replace("{uuid}", &uuid(random.u128(..)))
+        .replace("{uuid}", &uuid)
+        .replace("{number}", &number.to_string())
         .replace("{time}", &seconds(now))
         .replace("{unix}", &now.0.div_euclid(1000).to_string())
         .replace("{unix_ms}", &now.0.to_string())
