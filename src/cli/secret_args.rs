@@ -111,12 +111,26 @@ impl SecretArgs {
         if given.schemes.is_empty() {
             let text = match given.preset {
                 Some(preset) => format!("{} signs nothing", preset.title),
-                None => "name a provider, or use --route".to_owned(),
+                None => {
+                    "name the provider whose scheme is used, or a route of the configuration with --route NAME".to_owned()
+                }
             };
             return Err(CliError::Config(text));
         }
         Ok(given)
     }
+}
+
+/// With a route the provider may be left out: then what stands in its place, and is none, is the word that comes after it.
+pub(super) fn misplaced(provider: &mut Option<String>, route: Option<&str>) -> Option<String> {
+    route?;
+    provider.take_if(|word| preset::find(word).is_none())
+}
+
+/// A URL without its query, and the query.
+pub(super) fn split_query(url: &str) -> (&str, Option<&str>) {
+    url.split_once('?')
+        .map_or((url, None), |(url, query)| (url, Some(query)))
 }
 
 /// The refusal of a provider that is not the route's: what it signs, the route would not take.

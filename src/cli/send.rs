@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::config_secrets::no_route;
 use super::error::CliError;
 use super::reachable;
-use super::secret_args::{find, is_same, refuse_other};
+use super::secret_args::{find, is_same, misplaced, refuse_other};
 use super::sign::{private_key, read_body};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -135,12 +135,8 @@ pub fn run(
 impl Args {
     /// With `--route` the provider may be left out, and then the one word there is names the event.
     fn with_the_event_in_its_place(mut self) -> Self {
-        let is_provider = |word: &str| preset::find(word).is_some();
-        if self.event.is_none()
-            && self.route.is_some()
-            && self.provider.as_deref().is_some_and(|word| !is_provider(word))
-        {
-            self.event = self.provider.take();
+        if self.event.is_none() {
+            self.event = misplaced(&mut self.provider, self.route.as_deref());
         }
         self
     }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::error::CliError;
-use super::secret_args::{RouteSecrets, SecretArgs, SecretSource, find, refuse_other};
+use super::secret_args::{
+    RouteSecrets, SecretArgs, SecretSource, find, misplaced, refuse_other, split_query,
+};
 use crate::clock::Clock;
 use crate::event::Timestamp;
 use crate::provider::explain::NamedSecret;
-use crate::provider::preset;
 use crate::provider::sample;
 use crate::provider::scheme::Scheme;
 use crate::provider::sign::{Draft, SignError, Signer};
@@ -51,12 +52,8 @@ pub struct Args {
 impl Args {
     /// With `--route` the provider may be left out, and then the one word there is names the body.
     fn with_the_body_in_its_place(mut self) -> Self {
-        let is_provider = |word: &str| preset::find(word).is_some();
-        if self.body.is_none()
-            && self.secrets.route.is_some()
-            && self.provider.as_deref().is_some_and(|word| !is_provider(word))
-        {
-            self.body = self.provider.take().map(PathBuf::from);
+        if self.body.is_none() {
+            self.body = misplaced(&mut self.provider, self.secrets.route.as_deref()).map(PathBuf::from);
         }
         self
     }
@@ -74,11 +71,6 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, CliError> {
     let args = &args.clone().with_the_body_in_its_place();
-    if args.provider.is_none() && args.secrets.route.is_none() {
-        let text =
-            "name the provider whose scheme is used, or a route of the configuration with --route NAME";
-        return Err(CliError::Config(text.to_owned()));
-    }
     let named = args.provider.as_deref().map(find).transpose()?;
     if let (Some(route), Some(_)) = (&args.secrets.route, named) {
         refuse_other(named, route, source.route(route)?.preset)?;
@@ -155,13 +147,8 @@ pub(super) fn private_key(path: &Path) -> Result<SecretText, CliError> {
 
 fn draft(args: &Args, from: &RouteSecrets, now: Timestamp, input: &mut dyn Read) -> Result<Draft, CliError> {
     let given = args.public_url.as_deref().or(from.public_url.as_deref());
-    let (url, query) = match given.map(|url| url.split_once('?').unwrap_or((url, ""))) {
-        Some((url, query)) => (
-            Some(url.to_owned()),
-            Some(query.to_owned()).filter(|query| !query.is_empty()),
-        ),
-        None => (None, None),
-    };
+    let (url, query) = given.map(split_query).unzip();
+    let query = query.flatten().filter(|query| !query.is_empty());
     let (body, headers) = match &args.event {
         Some(given) => {
             let preset = from.preset.ok_or_else(|| {
@@ -183,8 +170,8 @@ fn draft(args: &Args, from: &RouteSecrets, now: Timestamp, input: &mut dyn Read)
         None => (read_body(args.body.as_ref(), input)?, Vec::new()),
     };
     Ok(Draft {
-        public_url: url,
-        query,
+        public_url: url.map(str::to_owned),
+        query: query.map(str::to_owned),
         headers,
         body,
     })

@@ -61,7 +61,7 @@ pub(super) fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
     }
     let trimmed = text.trim_ascii();
     texts.push((own(trimmed), Some(Difference::SecretBlanks)));
-    if let [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] = trimmed {
+    if let Some(inner) = unquoted(trimmed) {
         texts.push((own(inner), Some(Difference::SecretQuotes)));
     }
     // What is copied from a page by a double click often lacks what stands before the underscore.
@@ -82,11 +82,7 @@ pub(super) fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
         }
     }
     if let Some(rest) = after_a_name(trimmed) {
-        let rest = match rest {
-            [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => inner,
-            rest => rest,
-        };
-        texts.push((own(rest), Some(Difference::SecretNamed)));
+        texts.push((own(unquoted(rest).unwrap_or(rest)), Some(Difference::SecretNamed)));
     }
     for (around, difference) in [
         ((&b"\""[..], &b"\""[..]), Difference::SecretQuotesLost),
@@ -105,6 +101,14 @@ pub(super) fn texts(text: &[u8]) -> Vec<(Bytes, Option<Difference>)> {
         texts.push((text.into_bytes().into(), Some(Difference::SecretForm(name))));
     }
     texts
+}
+
+/// What stands between quotes.
+fn unquoted(text: &[u8]) -> Option<&[u8]> {
+    match text {
+        [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => Some(inner),
+        _ => None,
+    }
 }
 
 /// What stands after `NAME=`, as in a file of variables.
