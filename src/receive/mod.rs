@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 
 use crate::clock::Clock;
 use crate::event::{DedupHashKey, RouteName, Seq};
@@ -425,7 +426,10 @@ impl FrontDoor {
                     clock: &*self.clock,
                     upstream,
                 };
-                Ok(relayed(entry, relay::relay(relay, &identified).await?))
+                let relayed_as = relay::relay(relay, &identified).await?;
+                // As with requests to the app: answers that are ready together go together.
+                yield_now().await;
+                Ok(relayed(entry, relayed_as))
             }
         }
     }
