@@ -1,7 +1,7 @@
 //! A JSON reader after RFC 8259 that keeps what others drop: repeated keys, numbers as written, halves of surrogates.
 
 /// A value; texts are as they stand in the document.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Json<'t> {
     /// With its quotes.
     String(&'t str),
@@ -10,14 +10,19 @@ pub(super) enum Json<'t> {
     /// Keys with their quotes.
     Object(Vec<(&'t str, Json<'t>)>),
     Word,
+    /// An array or object below the top of which only the end was looked for.
+    Skipped(&'t str),
 }
 
-/// The document; `None` when it is none, or nested deeper than `depth_max`.
-pub(super) fn parse(text: &[u8], depth_max: usize) -> Option<Json<'_>> {
+/// The document; `None` when it is none, or nested deeper than `depth_max`. Unless `whole`, what is nested is passed over to
+/// the bracket that closes it.
+pub(super) fn parse(text: &[u8], depth_max: usize, whole: bool) -> Option<Json<'_>> {
     let mut reader = Reader {
         text: std::str::from_utf8(text).ok()?,
         at: 0,
+        depth_max,
         depth_left: depth_max,
+        whole,
     };
     let value = reader.value()?;
     reader.blanks();
@@ -53,7 +58,9 @@ pub(super) fn unescape(quoted: &str) -> Option<String> {
 struct Reader<'t> {
     text: &'t str,
     at: usize,
+    depth_max: usize,
     depth_left: usize,
+    whole: bool,
 }
 
 impl<'t> Reader<'t> {
@@ -76,6 +83,7 @@ impl<'t> Reader<'t> {
         match self.peek()? {
             b'"' => self.string().map(Json::String),
             b'-' | b'0'..=b'9' => self.number().map(Json::Number),
+            b'[' | b'{' if !self.whole && self.depth_left < self.depth_max => self.skip().map(Json::Skipped),
             b'[' => self.list(b']', Self::value).map(Json::Array),
             b'{' => self.list(b'}', Self::member).map(Json::Object),
             _ => {
@@ -84,6 +92,28 @@ impl<'t> Reader<'t> {
                     .find(|word| self.text.as_bytes()[self.at..].starts_with(word.as_bytes()))?;
                 self.at += word.len();
                 Some(Json::Word)
+            }
+        }
+    }
+
+    fn skip(&mut self) -> Option<&'t str> {
+        let (from, mut depth, mut inside, mut hidden) = (self.at, 0, false, false);
+        loop {
+            let byte = self.peek()?;
+            self.at += 1;
+            match byte {
+                _ if hidden => hidden = false,
+                b'\\' => hidden = true,
+                b'"' => inside = !inside,
+                b'[' | b'{' if !inside => depth += 1,
+                b']' | b'}' if !inside => depth -= 1,
+                _ => {}
+            }
+            if depth > self.depth_left {
+                return None;
+            }
+            if depth == 0 {
+                return Some(&self.text[from..self.at]);
             }
         }
     }

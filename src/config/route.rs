@@ -124,7 +124,10 @@ pub(super) fn read<'s>(
                 methods: common.methods,
                 provider: proof.provider,
                 verify: proof.verify,
-                identify,
+                identify: IdentifyRule {
+                    whole: common.require_json,
+                    ..identify
+                },
                 require_json: common.require_json,
                 dedup_window,
                 dedup_body_window,

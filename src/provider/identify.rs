@@ -1,7 +1,7 @@
 //! Reads the event's id and type from the signed bytes, borrowed and with a depth limit.
 
 use super::encoding::trim;
-use super::json::{Place, walk};
+use super::json::{Nested, Place, walk};
 use super::place::Places;
 use super::request::Request;
 
@@ -25,6 +25,8 @@ pub struct IdentifyRule {
     pub id_places: Option<Box<Places>>,
     /// Where the type stands, if that is not one pointer; `event_type` is `None` then.
     pub type_places: Option<Box<Places>>,
+    /// All of a document is checked; else of the objects and arrays beside id and type only the brackets are looked at.
+    pub whole: bool,
 }
 
 impl IdentifyRule {
@@ -92,14 +94,14 @@ pub struct Identity {
     pub type_unsigned: bool,
     /// Header and body name different types.
     pub type_conflict: bool,
-    /// The body is one JSON document.
+    /// The body is one JSON document, as far as the rule has it checked.
     pub is_json: bool,
 }
 
 /// Reads id and type. Never fails: what cannot be read is absent.
 ///
-/// The whole body must be one JSON document in UTF-8 without a byte order mark. Only the two values looked for are
-/// copied; no tree is built.
+/// The body must be one JSON document in UTF-8 without a byte order mark; what is nested beside the two values is checked
+/// where the rule says so. Only the two values looked for are copied; no tree is built.
 pub fn identify(rule: &IdentifyRule, request: &Request<'_>) -> Identity {
     let mut identity = Identity::default();
     if let Some([id, event_type]) = read(rule, request.body) {
@@ -135,13 +137,17 @@ pub fn identify(rule: &IdentifyRule, request: &Request<'_>) -> Identity {
 /// The texts of the two values; `None` when the body is not one JSON document.
 fn read<'b>(rule: &IdentifyRule, body: &'b [u8]) -> Option<[Option<&'b str>; 2]> {
     let text = std::str::from_utf8(body).ok()?;
-    find(text, [rule.id.as_deref(), rule.event_type.as_deref()])
+    let nested = match rule.whole {
+        true => Nested::Checked,
+        false => Nested::Skipped,
+    };
+    find(text, nested, [rule.id.as_deref(), rule.event_type.as_deref()])
 }
 
 /// The text of the value at a pointer, as it is written; `None` where it is not there or the body is not one JSON document.
 pub(super) fn json_value<'b>(body: &'b [u8], tokens: &[Box<str>]) -> Option<&'b str> {
     let text = std::str::from_utf8(body).ok()?;
-    find(text, [Some(tokens), None])?[0].map(trim_json)
+    find(text, Nested::Checked, [Some(tokens), None])?[0].map(trim_json)
 }
 
 /// Whether any reader of the body may find something at a pointer: a key on the way that stands twice is there for some.
@@ -150,7 +156,7 @@ pub(super) fn is_named(body: &[u8], tokens: &[Box<str>]) -> bool {
         let Some((token, rest)) = tokens.split_first() else {
             return true;
         };
-        match children(text, [Some(token), None]) {
+        match children(text, Nested::Checked, [Some(token), None]) {
             Some([Child::Once(child), _]) => below(child, rest),
             Some([Child::Repeated, _]) => true,
             Some([Child::Absent, _]) | None => false,
@@ -164,16 +170,18 @@ pub(super) fn unescape_string(raw: &str) -> Option<String> {
     unescape(raw.strip_prefix('"')?.strip_suffix('"')?)
 }
 
-/// Follows both pointers at once through `text`, a whole JSON value, and checks all of it.
-fn find<'t>(text: &'t str, paths: [Option<&[Box<str>]>; 2]) -> Option<[Option<&'t str>; 2]> {
+/// Follows both pointers at once through `text`, a whole JSON value.
+fn find<'t>(text: &'t str, nested: Nested, paths: [Option<&[Box<str>]>; 2]) -> Option<[Option<&'t str>; 2]> {
     let mut found = [None; 2];
     let next = paths.map(|path| path.and_then(<[_]>::split_first));
-    let children = children(text, next.map(|step| step.map(|(token, _)| &**token)))?;
+    let children = children(text, nested, next.map(|step| step.map(|(token, _)| &**token)))?;
     for (((value, path), step), child) in found.iter_mut().zip(paths).zip(next).zip(children) {
         *value = match (step, child) {
             (Some((_, [])), Child::Once(child)) => Some(child),
-            // Below the top a value is read again, by the few providers that nest their id.
-            (Some((_, rest)), Child::Once(child)) => find(child, [Some(rest), None])?[0],
+            // Below the top a value is read again, by the few providers that nest their id; one that was skipped may be none.
+            (Some((_, rest)), Child::Once(child)) => {
+                find(child, nested, [Some(rest), None]).and_then(|[found, _]| found)
+            }
             // The pointer `""` is the document itself.
             (None, _) if path.is_some() => Some(trim_json(text)),
             _ => None,
@@ -183,10 +191,10 @@ fn find<'t>(text: &'t str, paths: [Option<&[Box<str>]>; 2]) -> Option<[Option<&'
 }
 
 /// The members of `text` that the two tokens name.
-fn children<'t>(text: &'t str, tokens: [Option<&str>; 2]) -> Option<[Child<'t>; 2]> {
+fn children<'t>(text: &'t str, nested: Nested, tokens: [Option<&str>; 2]) -> Option<[Child<'t>; 2]> {
     let indices = tokens.map(|token| token.and_then(array_index));
     let mut children = [Child::Absent; 2];
-    walk(text, JSON_DEPTH_MAX, |place, value| {
+    walk(text, JSON_DEPTH_MAX, nested, |place, value| {
         for ((child, token), index) in children.iter_mut().zip(tokens).zip(indices) {
             let named = match place {
                 Place::Key { raw, escaped } => token.is_some_and(|token| is_key(raw, escaped, token)),

@@ -1,4 +1,6 @@
-//! Walks a JSON document (RFC 8259) in one pass: all of it is checked, nothing of it is built.
+//! Walks a JSON document (RFC 8259) in one pass, of which nothing is built.
+
+use super::json_skip::end_of_nested;
 
 /// What stands under a value in its object or array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,16 +16,27 @@ pub(super) enum Place<'t> {
     Index(usize),
 }
 
+/// What is done with the objects and arrays below the top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nested {
+    /// They are read like the top: all of the document is checked.
+    Checked,
+    /// They are passed over by their brackets, many times as fast.
+    Skipped,
+}
+
 /// Depth is kept as a bit a level.
 const DEPTH_BITS: usize = u128::BITS as usize;
 
 /// Reads `text`, tells of each value that stands directly in its object or array, and gives `None` where it is not one
-/// JSON document, or one with more than `depth_max` (at most 128) objects and arrays around each other.
+/// JSON document (but for what `nested` leaves unread), or one with more than `depth_max` (at most 128) objects and arrays
+/// around each other.
 ///
 /// Values are told of as they come, before what follows them has been read.
 pub(super) fn walk<'t>(
     text: &'t str,
     depth_max: usize,
+    nested: Nested,
     mut on_value: impl FnMut(Place<'t>, &'t str),
 ) -> Option<()> {
     let depth_max = depth_max.min(DEPTH_BITS);
@@ -31,6 +44,7 @@ pub(super) fn walk<'t>(
         text,
         bytes: text.as_bytes(),
         at: 0,
+        nested,
     };
     match walker.next()? {
         b'{' if depth_max > 0 => walker.object(depth_max - 1, &mut on_value)?,
@@ -45,6 +59,7 @@ struct Walker<'t> {
     text: &'t str,
     bytes: &'t [u8],
     at: usize,
+    nested: Nested,
 }
 
 impl<'t> Walker<'t> {
@@ -111,7 +126,10 @@ impl<'t> Walker<'t> {
     fn child(&mut self, depth_max: usize) -> Option<&'t str> {
         let first = self.next()?;
         let from = self.at - 1;
-        self.value(first, depth_max)?;
+        match (first, self.nested) {
+            (b'{' | b'[', Nested::Skipped) => self.at = end_of_nested(self.bytes, self.at, depth_max)?,
+            _ => self.value(first, depth_max)?,
+        }
         self.text.get(from..self.at)
     }
 
@@ -297,8 +315,16 @@ mod tests {
 
     /// What is told of a document: key or index, and value.
     fn told(text: &str, depth_max: usize) -> Option<Vec<(String, String)>> {
+        let checked = told_of(text, depth_max, Nested::Checked);
+        if checked.is_some() {
+            assert_eq!(told_of(text, depth_max, Nested::Skipped), checked, "{text}");
+        }
+        checked
+    }
+
+    fn told_of(text: &str, depth_max: usize, nested: Nested) -> Option<Vec<(String, String)>> {
         let mut told = Vec::new();
-        walk(text, depth_max, |place, value| {
+        walk(text, depth_max, nested, |place, value| {
             let place = match place {
                 Place::Key { raw, escaped: false } => raw.to_owned(),
                 Place::Key { raw, escaped: true } => format!("escaped {raw}"),
@@ -310,9 +336,9 @@ mod tests {
     }
 
     fn is_json(text: &str) -> bool {
-        let is_json = walk(text, 128, |_, _| {}).is_some();
+        let is_json = told(text, 128).is_some();
         let inside = format!("[0,{{\"a\":{text}}}]");
-        assert_eq!(walk(&inside, 128, |_, _| {}).is_some(), is_json, "inside: {text}");
+        assert_eq!(told(&inside, 128).is_some(), is_json, "inside: {text}");
         is_json
     }
 
@@ -485,6 +511,26 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_skipped_needs_brackets_that_close() {
+        for (text, skipped) in [
+            (r#"{"a":[1,],"b":2}"#, true),
+            (r#"{"a":[NaN, {'x': 1}],"b":2}"#, true),
+            (r#"{"a":["\x"}}"#, true),
+            (r#"{"a":["]"],"b":2}"#, true),
+            (r#"{"a":{"b":"\"}","c":1}"#, false),
+            (r#"{"a":[1,"b":2}"#, false),
+            (r#"{"a":[1],"b":2"#, false),
+            (r#"{"a":[[1],"b":2}"#, false),
+            (r#"{"a":[1],"b":NaN}"#, false),
+            (r#"{"a":[1],}"#, false),
+            (r#"[{]},1,]"#, false),
+        ] {
+            let told = told_of(text, 128, Nested::Skipped);
+            assert_eq!(told.is_some(), skipped, "{text}: {told:?}");
         }
     }
 

@@ -14,6 +14,7 @@ pub mod fetched;
 pub mod handshake;
 pub mod identify;
 mod json;
+mod json_skip;
 pub mod key;
 pub mod place;
 pub mod preset;

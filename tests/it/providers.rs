@@ -8,7 +8,7 @@ use hooklatch::event::{SecretName, Timestamp};
 use hooklatch::fields::Fields;
 use hooklatch::provider::body_hmac::BodyHmac;
 use hooklatch::provider::encoding::{Encoding, Prefix};
-use hooklatch::provider::identify::{Identity, identify};
+use hooklatch::provider::identify::{IdentifyRule, Identity, identify};
 use hooklatch::provider::preset::{self, Preset, Vector};
 use hooklatch::provider::sample;
 use hooklatch::provider::scheme::Request;
@@ -578,7 +578,11 @@ fn damaged_bodies_are_read_as_a_full_parser_reads_them() {
         .flat_map(|preset| &preset.samples)
         .map(|sample| sample::fill(&sample.body, 7, NOW).into_bytes())
         .collect();
-    let rule = &preset("quintago").identify;
+    let skipping = &preset("quintago").identify;
+    let rule = &IdentifyRule {
+        whole: true,
+        ..skipping.clone()
+    };
     let pieces = [
         &b"\""[..],
         b"\\",
@@ -610,6 +614,10 @@ fn damaged_bodies_are_read_as_a_full_parser_reads_them() {
         }
         let read = identify(rule, &Request::new(&Fields::default(), &body));
         let shown = String::from_utf8_lossy(&body);
+        if read.is_json {
+            let skipped = identify(skipping, &Request::new(&Fields::default(), &body));
+            assert_eq!(skipped, read, "{shown}");
+        }
         match full_parse(&body) {
             Some(expected) => {
                 readable += 1;
