@@ -55,7 +55,7 @@ fn commit(criterion: &mut Criterion) {
             key_kind: KeyKind::Id,
             dedup_window: Duration::from_secs(3600),
             upstreams: upstreams.clone(),
-            event: event(&route, &id),
+            event: event(&route, &id).into(),
         }
     };
     let mut keep = |callers: usize| {

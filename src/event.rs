@@ -182,7 +182,7 @@ pub struct KeptEvent {
     /// The `Hooklatch-Key` of an earlier event that this one may repeat.
     pub possible_duplicate_of: Option<EventKey>,
     /// What was received.
-    pub event: Event,
+    pub event: Arc<Event>,
 }
 
 /// The value of `Hooklatch-Key` and of our `Idempotency-Key`: 32 hex digits.
@@ -236,7 +236,10 @@ impl EventKey {
             hash.write_u64(part.len() as u64);
             hash.write(part);
         }
-        Self(hex::encode(hash.finish128().as_bytes()).into())
+        let mut digits = [0; 32];
+        // As many digits as there is room for: neither step can fail.
+        hex::encode_to_slice(hash.finish128().as_bytes(), &mut digits).unwrap_or_default();
+        Self(std::str::from_utf8(&digits).unwrap_or_default().into())
     }
 }
 

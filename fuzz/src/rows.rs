@@ -234,7 +234,7 @@ async fn accept(inbox: &SqliteInbox, id: &str, body: &str) -> Accepted {
         key_kind: KeyKind::Id,
         dedup_window: Duration::from_secs(3600),
         upstreams: [UpstreamName::new("app"), UpstreamName::new("audit")].into(),
-        event: Event {
+        event: Arc::new(Event {
             route,
             provider: ProviderName::new("quantiv"),
             event_id: Some(id.into()),
@@ -251,7 +251,7 @@ async fn accept(inbox: &SqliteInbox, id: &str, body: &str) -> Accepted {
             headers: "X-Signature: 00ff\r\nX-Forwarded-For: 192.0.2.1\r\n".into(),
             has_idempotency_key: false,
             body: body.to_owned().into(),
-        },
+        }),
     };
     inbox.accept(new).await.unwrap()
 }

@@ -48,7 +48,7 @@ pub struct Retention {
 #[derive(Debug, Clone)]
 pub struct NewEvent {
     /// What was received.
-    pub event: Event,
+    pub event: Arc<Event>,
     /// Its dedup key.
     pub dedup_key: DedupKey,
     /// What the key was made of.

@@ -245,7 +245,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
     async fn read_sized(&mut self, length: usize, budget: &mut BodyBudget) -> Result<Bytes, Refusal> {
         if self.buffer.len() >= length {
             budget.hold(length).await?;
-            return Ok(self.buffer.split_to(length).freeze());
+            // A copy of its own: a buffer that a kept event holds on to is one that each request has to get anew.
+            let body = self.buffer.get(..length).map(Bytes::copy_from_slice);
+            self.buffer.advance(length);
+            return Ok(body.unwrap_or_default());
         }
         let begun = std::mem::take(&mut self.buffer);
         let room = budget.hold(begun.len() + 1).await?.min(length);

@@ -413,7 +413,14 @@ impl FrontDoor {
     ) -> Result<Success, Refusal> {
         match (&entry.route.mode, &self.inbox) {
             (Mode::Queue { wants }, Some(inbox)) => {
-                let accepted = record::record(&**inbox, wants, identified, limits.answer_timeout).await?;
+                let accepted = record::record(
+                    &**inbox,
+                    wants,
+                    entry.for_all.as_ref(),
+                    identified,
+                    limits.answer_timeout,
+                )
+                .await?;
                 Ok(recorded(entry, accepted, trace))
             }
             // A queue route without a store is refused by the configuration.

@@ -11,11 +11,12 @@ use crate::inbox::{Accepted, Inbox, NewEvent};
 
 /// Makes the event durable, or finds it so.
 ///
-/// A commit that does not end within `patience` is answered as refused; if it lands later, the sender's retry finds
+/// `for_all` is what [`for_all`] makes of `wants`. A commit that does not end within `patience` is answered as refused; if it lands later, the sender's retry finds
 /// it and is a duplicate.
 pub(super) async fn record(
     inbox: &dyn Inbox,
     wants: &[Want],
+    for_all: Option<&Arc<[UpstreamName]>>,
     identified: Identified,
     patience: Duration,
 ) -> Result<Accepted, Refusal> {
@@ -26,9 +27,12 @@ pub(super) async fn record(
         dedup_window,
         by_path: _,
     } = identified;
-    let upstreams = wanting(wants, event.event_type.as_deref());
+    let upstreams = match for_all {
+        Some(all) => all.clone(),
+        None => wanting(wants, event.event_type.as_deref()),
+    };
     let acceptance = inbox.accept(NewEvent {
-        event,
+        event: Arc::new(event),
         dedup_key,
         key_kind,
         dedup_window,
@@ -39,6 +43,12 @@ pub(super) async fn record(
         Ok(Err(error)) => Err(Refusal::Store(error)),
         Err(_) => Err(Refusal::StoreSlow),
     }
+}
+
+/// All upstreams, where none of them has a filter: made once, since most routes have none.
+pub(super) fn for_all(wants: &[Want]) -> Option<Arc<[UpstreamName]>> {
+    let unfiltered = wants.iter().all(|want| want.types.is_none());
+    unfiltered.then(|| wants.iter().map(|want| want.upstream.clone()).collect())
 }
 
 /// The upstreams whose filter lets the type through; a type that cannot be read goes to all.
@@ -88,6 +98,9 @@ mod tests {
                 .collect();
             assert_eq!(names.join(" "), expected, "{event_type:?}");
         }
+        assert!(for_all(&wants).is_none());
+        let all = [want("a", None), want("b", None)];
+        assert_eq!(for_all(&all), Some(wanting(&all, Some("deal.won"))));
         assert!(wanting(&[want("leads", Some(&["lead.*"]))], Some("deal.won")).is_empty());
     }
 }

@@ -9,7 +9,9 @@ use super::head::Head;
 use super::origin::Origin;
 use super::pace::Pace;
 use super::quarantine::Quarantine;
-use super::settings::{Route, RoutePath, Routes, Verify};
+use super::record::for_all;
+use super::settings::{Mode, Route, RoutePath, Routes, Verify};
+use crate::event::UpstreamName;
 use crate::telemetry::{RouteMeter, Telemetry};
 
 /// A route with what belongs to it at run time.
@@ -26,6 +28,8 @@ pub(super) struct Entry {
     pub(super) asks_in_bodies: bool,
     /// Keys come from elsewhere.
     pub(super) fetches_keys: bool,
+    /// The upstreams of a queue route, where none of them chooses its events.
+    pub(super) for_all: Option<Arc<[UpstreamName]>>,
     /// Where refused requests are kept, if the route wants that.
     pub(super) quarantine: Option<Arc<Quarantine>>,
 }
@@ -88,6 +92,10 @@ impl Table {
                 fetches_keys: match &route.verify {
                     Verify::Signature { proofs, .. } => proofs.iter().any(|proof| proof.scheme.is_fetched()),
                     Verify::Nothing => false,
+                },
+                for_all: match &route.mode {
+                    Mode::Queue { wants } => for_all(wants),
+                    Mode::Proxy(_) => None,
                 },
                 quarantine,
                 route: route.clone(),

@@ -51,7 +51,7 @@ fn kept(seq: i64) -> KeptEvent {
         seq: Seq(seq),
         key: EventKey::of_kept(&route, &[1; 16], Seq(seq)),
         possible_duplicate_of: None,
-        event: Event {
+        event: Arc::new(Event {
             route,
             provider: ProviderName::new("quantiv"),
             event_id: None,
@@ -68,7 +68,7 @@ fn kept(seq: i64) -> KeptEvent {
             headers: Bytes::new(),
             has_idempotency_key: false,
             body: Bytes::from(seq.to_string()),
-        },
+        }),
     }
 }
 

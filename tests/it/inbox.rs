@@ -147,7 +147,7 @@ fn app() -> Target {
 
 fn event(inbox: &dyn Inbox, clock: &dyn Clock, id: &str, body: &str) -> NewEvent {
     NewEvent {
-        event: Event {
+        event: Arc::new(Event {
             route: route(),
             provider: ProviderName::new("quantiv"),
             event_id: Some(id.into()),
@@ -164,7 +164,7 @@ fn event(inbox: &dyn Inbox, clock: &dyn Clock, id: &str, body: &str) -> NewEvent
             headers: Bytes::from_static(b"Content-Type: application/json\r\nX-Odd:  two  blanks\r\n"),
             has_idempotency_key: false,
             body: Bytes::copy_from_slice(body.as_bytes()),
-        },
+        }),
         dedup_key: DedupKey::derive(&inbox.hash_key(), KeyKind::Id, &route(), "", id.as_bytes()),
         key_kind: KeyKind::Id,
         dedup_window: Duration::from_secs(7 * 24 * 3600),
@@ -277,10 +277,10 @@ async fn deliver(rig: &Rig, count: usize) {
 async fn an_event_comes_back_byte_for_byte_fresh_and_from_the_store() {
     let mut rig = Rig::new();
     let mut new = rig.event("evt_1", "{\"id\":\"evt_1\"}\r\n ");
-    new.event.secret = Some(hooklatch::event::SecretName::new("current"));
-    new.event.path_rest = "a%2Fb".into();
-    new.event.has_idempotency_key = true;
-    new.event.type_unsigned = true;
+    std::sync::Arc::make_mut(&mut new.event).secret = Some(hooklatch::event::SecretName::new("current"));
+    std::sync::Arc::make_mut(&mut new.event).path_rest = "a%2Fb".into();
+    std::sync::Arc::make_mut(&mut new.event).has_idempotency_key = true;
+    std::sync::Arc::make_mut(&mut new.event).type_unsigned = true;
     let sent = new.event.clone();
     let seq = seq_of(rig.inbox.accept(new).await.unwrap());
     for place in ["fresh", "from the store"] {
@@ -465,7 +465,7 @@ async fn an_unverified_repeat_sets_nothing_going() {
     let unverified = || {
         let mut new = rig.event("evt_1", "x");
         new.key_kind = KeyKind::Unverified;
-        new.event.verified = false;
+        std::sync::Arc::make_mut(&mut new.event).verified = false;
         new
     };
     let seq = seq_of(rig.inbox.accept(unverified()).await.unwrap());
@@ -535,16 +535,16 @@ async fn another_body_under_the_same_id_is_kept_and_can_be_replayed() {
 async fn a_conflict_is_replayed_as_it_came_not_as_the_first_copy_did() {
     let rig = Rig::new();
     let mut first = rig.event("evt_1", "one");
-    first.event.has_idempotency_key = true;
-    first.event.event_type = Some("lead.created".into());
-    first.event.query = Some("copy=1".into());
+    std::sync::Arc::make_mut(&mut first.event).has_idempotency_key = true;
+    std::sync::Arc::make_mut(&mut first.event).event_type = Some("lead.created".into());
+    std::sync::Arc::make_mut(&mut first.event).query = Some("copy=1".into());
     let seq = seq_of(rig.inbox.accept(first).await.unwrap());
     let job = claim_one(&*rig.inbox).await;
     delivered(&*rig.inbox, &job);
     let mut other = rig.event("evt_1", "two");
-    other.event.event_type = Some("lead.updated".into());
-    other.event.query = Some("copy=2".into());
-    other.event.client = [192, 0, 2, 7].into();
+    std::sync::Arc::make_mut(&mut other.event).event_type = Some("lead.updated".into());
+    std::sync::Arc::make_mut(&mut other.event).query = Some("copy=2".into());
+    std::sync::Arc::make_mut(&mut other.event).client = [192, 0, 2, 7].into();
     rig.inbox.accept(other).await.unwrap();
     let replay = Selection {
         events: vec![seq],

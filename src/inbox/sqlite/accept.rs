@@ -72,7 +72,7 @@ pub(super) fn accept(
 
 /// Finds `new` held without writing anything: for a disk that takes not even the count of a repeat. `None` too where
 /// something of the repeat would have to be written before its sender may be told that it is kept.
-pub(super) fn held(tx: &Transaction<'_>, new: &NewEvent) -> Result<Option<Accepted>, TxError> {
+pub(super) fn held(tx: &mut Transaction<'_>, new: &NewEvent) -> Result<Option<Accepted>, TxError> {
     let holder = match find(tx, new)? {
         Place::Held(_, holder) if holds(tx, new, &holder) => holder,
         _ => return Ok(None),
@@ -106,7 +106,7 @@ fn is_over_share(tx: &Transaction<'_>, wants: &Wants) -> bool {
     !wants.lanes.is_empty() && open > as_i64(tx.shared.figures.limit_bytes.load(Ordering::Relaxed) / 2)
 }
 
-fn find(tx: &Transaction<'_>, new: &NewEvent) -> Result<Place, TxError> {
+fn find(tx: &mut Transaction<'_>, new: &NewEvent) -> Result<Place, TxError> {
     let first = first_place(&new.dedup_key.0);
     for step in 0..PLACES_MAX {
         let place = first.wrapping_add(step);
@@ -122,8 +122,8 @@ fn find(tx: &Transaction<'_>, new: &NewEvent) -> Result<Place, TxError> {
 
 /// The event that has a place; one that is gone has none. One that damage made unreadable holds nothing: its copy is kept as
 /// an event of its own.
-fn holder_at(tx: &Transaction<'_>, place: i64) -> Result<Option<Holder>, TxError> {
-    let Some(seq) = tx.keys.at(tx.conn, place)? else {
+fn holder_at(tx: &mut Transaction<'_>, place: i64) -> Result<Option<Holder>, TxError> {
+    let Some(seq) = tx.keys.at(tx.conn, &mut tx.statements.key, place)? else {
         return Ok(None);
     };
     let found = tx

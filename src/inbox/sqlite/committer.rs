@@ -41,7 +41,7 @@ const LAST_WAIT: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) enum Message {
     /// An event to keep.
-    Accept(Box<Incoming>),
+    Accept(Incoming),
     /// Look at the control queue.
     Wake,
 }
@@ -199,7 +199,7 @@ impl Committer {
                 figures.queued_events.fetch_sub(1, Ordering::Relaxed);
                 figures.queued_bytes.fetch_sub(incoming.bytes, Ordering::Relaxed);
                 *bytes += incoming.bytes;
-                self.events.push(*incoming);
+                self.events.push(incoming);
             }
             Message::Wake => self.shared.woken.store(false, Ordering::Release),
         }
@@ -234,7 +234,7 @@ impl Committer {
 
     fn commit(&mut self) -> Result<(), Failed> {
         let started = Instant::now();
-        let events = std::mem::take(&mut self.events);
+        let mut events = std::mem::take(&mut self.events);
         let room = if self.shared.is_full() { 0 } else { self.room() };
         // So that a start after a crash has few events to count.
         let count_at = self.counted_at.saturating_add(COUNT_EVERY);
@@ -285,9 +285,11 @@ impl Committer {
             Ok(((answers, replayed), effects)) => {
                 let took = started.elapsed();
                 let kept = answers.iter().filter(|accepted| accepted.is_ok()).count();
-                for (incoming, accepted) in events.into_iter().zip(answers) {
+                for (incoming, accepted) in events.drain(..).zip(answers) {
                     answer(incoming.answer, accepted);
                 }
+                // Empty, and as large as it grew.
+                self.events = events;
                 self.committed(effects, settles, kept, took);
                 if let Some(replay) = replay {
                     if replayed {

@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::schema;
 use super::seal::readable;
-use super::transaction::TxError;
+use super::transaction::{TxError, prepared};
 
 /// Places tried when two different keys share their first 64 bits.
 pub(super) const PLACES_MAX: i64 = 16;
@@ -135,14 +135,18 @@ impl Keys {
         Ok(())
     }
 
-    /// The event that has a place.
-    pub(super) fn at(&self, conn: &Connection, place: i64) -> Result<Option<i64>, TxError> {
+    /// The event that has a place. `select` is the statement that looks for it in the table.
+    pub(super) fn at<'c>(
+        &self,
+        conn: &'c Connection,
+        select: &mut Option<CachedStatement<'c>>,
+        place: i64,
+    ) -> Result<Option<i64>, TxError> {
         let recent = self.recent.get(&place).or_else(|| self.merging.keys.get(&place));
         if let Some(seq) = recent {
             return Ok(Some(*seq));
         }
-        let found = conn
-            .prepare_cached("SELECT seq FROM dedup WHERE key = ?1")?
+        let found = prepared(select, conn, "SELECT seq FROM dedup WHERE key = ?1")?
             .query_row([place], |row| row.get(0))
             .optional()?;
         Ok(found)
@@ -309,7 +313,7 @@ mod tests {
         }
 
         fn holder(&self, of: i64) -> Option<i64> {
-            self.keys.at(&self.conn, of << 32).unwrap()
+            self.keys.at(&self.conn, &mut None, of << 32).unwrap()
         }
 
         fn table(&self) -> Vec<i64> {
@@ -503,7 +507,7 @@ mod tests {
                 .unwrap();
             store.keys.take(first + i64::from(n) - 1, i64::from(n));
         }
-        let at = |store: &Store, place: i64| store.keys.at(&store.conn, place).unwrap();
+        let at = |store: &Store, place: i64| store.keys.at(&store.conn, &mut None, place).unwrap();
         store.next = 4;
         store.read_again();
         assert_eq!(

@@ -168,29 +168,31 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Offers an event that was just committed.
-    pub(super) fn offer(&self, event: &Arc<KeptEvent>, members: usize) {
+    /// Offers events that were just committed.
+    pub(super) fn offer<'e>(&self, events: impl Iterator<Item = &'e Arc<KeptEvent>>, members: usize) {
         let mut state = self.lock();
-        let seq = event.seq.0;
-        if state.backlog_from.is_some() {
-            state.skipped = seq;
-        } else if seq >= state.scanned_to {
-            let bytes = weight(event);
-            if state.parked
-                || state.fresh.len() >= FRESH_EVENTS_MAX
-                || state.fresh_bytes + bytes > FRESH_BYTES_MAX
-                || self.all_fresh_bytes.load(Ordering::Relaxed) + bytes > ALL_FRESH_BYTES_MAX
-            {
-                state.backlog_from = Some(seq);
+        for event in events {
+            let seq = event.seq.0;
+            if state.backlog_from.is_some() {
                 state.skipped = seq;
-            } else {
-                self.push_back(
-                    &mut state,
-                    Fresh {
-                        event: event.clone(),
-                        members,
-                    },
-                );
+            } else if seq >= state.scanned_to {
+                let bytes = weight(event);
+                if state.parked
+                    || state.fresh.len() >= FRESH_EVENTS_MAX
+                    || state.fresh_bytes + bytes > FRESH_BYTES_MAX
+                    || self.all_fresh_bytes.load(Ordering::Relaxed) + bytes > ALL_FRESH_BYTES_MAX
+                {
+                    state.backlog_from = Some(seq);
+                    state.skipped = seq;
+                } else {
+                    self.push_back(
+                        &mut state,
+                        Fresh {
+                            event: event.clone(),
+                            members,
+                        },
+                    );
+                }
             }
         }
         drop(state);

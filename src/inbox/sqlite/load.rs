@@ -126,7 +126,7 @@ fn read(row: &SqlRow<'_>, shared: &Shared) -> rusqlite::Result<Loaded> {
         seq,
         key,
         possible_duplicate_of: head.possible_duplicate_of.as_deref().map(EventKey::from_stored),
-        event: Event {
+        event: Arc::new(Event {
             route,
             provider: ProviderName::new(head.provider),
             event_id: head.event_id.map(Into::into),
@@ -143,7 +143,7 @@ fn read(row: &SqlRow<'_>, shared: &Shared) -> rusqlite::Result<Loaded> {
             headers: headers.unwrap_or_default(),
             has_idempotency_key: head.flags & flag::IDEMPOTENCY_KEY != 0,
             body: body.unwrap_or_default(),
-        },
+        }),
     };
     Ok(Loaded {
         event: Arc::new(kept),
@@ -161,7 +161,7 @@ fn unreadable(row: &SqlRow<'_>, shared: &Shared, seq: i64) -> Loaded {
         seq,
         key: EventKey::of_kept(&route, &shared.store_id, seq),
         possible_duplicate_of: None,
-        event: Event {
+        event: Arc::new(Event {
             route,
             provider: ProviderName::new(""),
             event_id: None,
@@ -178,7 +178,7 @@ fn unreadable(row: &SqlRow<'_>, shared: &Shared, seq: i64) -> Loaded {
             headers: Bytes::new(),
             has_idempotency_key: false,
             body: Bytes::new(),
-        },
+        }),
     };
     Loaded {
         event: Arc::new(kept),

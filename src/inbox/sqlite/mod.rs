@@ -231,11 +231,11 @@ impl Inbox for SqliteInbox {
             return Acceptance::refused(error);
         }
         let (answer, receiver) = oneshot::channel();
-        let incoming = Box::new(Incoming {
+        let incoming = Incoming {
             new: event,
             bytes,
             answer,
-        });
+        };
         match self.queue.try_send(Message::Accept(incoming)) {
             Ok(()) => Acceptance::waiting(receiver),
             Err(_) => {

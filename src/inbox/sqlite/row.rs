@@ -4,7 +4,7 @@ use super::names::Wants;
 use super::schema::{as_i64, flag};
 use super::seal::{Fields, body_hash};
 use super::segments::Place;
-use super::transaction::{Transaction, TxError};
+use super::transaction::{Transaction, TxError, prepared};
 use crate::event::{DedupKey, Event, EventKey};
 
 /// What rows and indexes of an event take besides headers and body, about.
@@ -57,7 +57,8 @@ impl Row<'_> {
         let hash = body_hash(&event.body);
         let (client, scratch) = tx.sealing(event.client);
         let seal = self.fields(client).seal(&event.headers, &hash, scratch);
-        let mut row = conn.prepare_cached(INSERT)?;
+        let mut slot = tx.statements.event.take();
+        let row = prepared(&mut slot, conn, INSERT)?;
         row.raw_bind_parameter(1, self.seq)?;
         row.raw_bind_parameter(2, self.wants.route.id)?;
         row.raw_bind_parameter(3, state)?;
@@ -78,7 +79,7 @@ impl Row<'_> {
         row.raw_bind_parameter(18, &*event.path_rest)?;
         row.raw_bind_parameter(19, event.query.as_deref())?;
         row.raw_bind_parameter(20, &*event.host)?;
-        row.raw_bind_parameter(21, client)?;
+        row.raw_bind_parameter(21, tx.sealing(event.client).0)?;
         row.raw_bind_parameter(22, event.secret.as_ref().map(|name| name.as_str()))?;
         row.raw_bind_parameter(23, self.event_key.map(EventKey::as_str))?;
         row.raw_bind_parameter(24, self.possible_duplicate_of.map(EventKey::as_str))?;
@@ -87,6 +88,7 @@ impl Row<'_> {
         row.raw_bind_parameter(27, place.offset)?;
         row.raw_bind_parameter(28, place.head_bytes)?;
         row.raw_execute()?;
+        tx.statements.event = slot;
         if place == IN_DATABASE {
             self.insert_payload(tx)?;
         }
@@ -125,10 +127,9 @@ impl Row<'_> {
         self.insert_payload(tx)
     }
 
-    fn insert_payload(&self, tx: &Transaction<'_>) -> Result<(), TxError> {
-        let mut row = tx
-            .conn
-            .prepare_cached("INSERT INTO payload (seq, headers, body) VALUES (?1, ?2, ?3)")?;
+    fn insert_payload(&self, tx: &mut Transaction<'_>) -> Result<(), TxError> {
+        let sql = "INSERT INTO payload (seq, headers, body) VALUES (?1, ?2, ?3)";
+        let row = prepared(&mut tx.statements.payload, tx.conn, sql)?;
         row.raw_bind_parameter(1, self.seq)?;
         row.raw_bind_parameter(2, &self.event.headers[..])?;
         row.raw_bind_parameter(3, &self.event.body[..])?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension};
 
 use super::keys::Keys;
 use super::lane::Lane;
@@ -94,8 +94,31 @@ pub(super) struct Transaction<'a> {
     pub(super) effects: Effects,
     pub(super) segments: &'a mut Segments,
     pub(super) keys: &'a mut Keys,
+    pub(super) statements: Statements<'a>,
     cache: &'a mut Cache,
     first_seq: i64,
+}
+
+/// Those that run for each event, looked up once for all of a transaction.
+#[derive(Default)]
+pub(super) struct Statements<'a> {
+    pub(super) event: Option<CachedStatement<'a>>,
+    pub(super) payload: Option<CachedStatement<'a>>,
+    pub(super) key: Option<CachedStatement<'a>>,
+    state: Option<CachedStatement<'a>>,
+}
+
+/// The statement of `slot`, which is `sql`.
+pub(super) fn prepared<'s, 'a>(
+    slot: &'s mut Option<CachedStatement<'a>>,
+    conn: &'a Connection,
+    sql: &str,
+) -> rusqlite::Result<&'s mut CachedStatement<'a>> {
+    let statement = match slot.take() {
+        Some(statement) => statement,
+        None => conn.prepare_cached(sql)?,
+    };
+    Ok(slot.insert(statement))
 }
 
 /// What the committer keeps beside the database, and what a transaction changes with it.
@@ -109,6 +132,8 @@ pub(super) struct Beside {
 /// Things looked up once.
 #[derive(Debug, Default)]
 struct Cache {
+    /// The set that was asked for last.
+    last: Option<(RouteName, Arc<[UpstreamName]>, Arc<Wants>)>,
     wants: HashMap<(RouteName, Arc<[UpstreamName]>), Arc<Wants>>,
     address: Option<(IpAddr, Box<str>)>,
     scratch: Vec<u8>,
@@ -144,6 +169,7 @@ impl<'a> Transaction<'a> {
             effects: Effects::default(),
             segments: &mut beside.segments,
             keys: &mut beside.keys,
+            statements: Statements::default(),
             cache: &mut beside.cache,
             first_seq: *next_seq,
         };
@@ -186,12 +212,19 @@ impl<'a> Transaction<'a> {
     }
 
     pub(super) fn wants(&mut self, route: &RouteName, upstreams: &Arc<[UpstreamName]>) -> Arc<Wants> {
-        let key = (route.clone(), upstreams.clone());
-        if let Some(known) = self.cache.wants.get(&key) {
-            return known.clone();
+        if let Some((known, same, wants)) = &self.cache.last
+            && Arc::ptr_eq(same, upstreams)
+            && known == route
+        {
+            return wants.clone();
         }
-        let wants = self.shared.names.wants(route, upstreams);
-        self.cache.wants.insert(key, wants.clone());
+        let key = (route.clone(), upstreams.clone());
+        let wants = match self.cache.wants.get(&key) {
+            Some(known) => known.clone(),
+            None => self.shared.names.wants(route, upstreams),
+        };
+        self.cache.last = Some((key.0.clone(), key.1.clone(), wants.clone()));
+        self.cache.wants.entry(key).or_insert_with(|| wants.clone());
         wants
     }
 
@@ -277,10 +310,9 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    fn set_state(&self, seq: i64, state: i64) -> Result<(), TxError> {
-        self.conn
-            .prepare_cached("UPDATE event SET state = ?2, settled_at = ?3 WHERE seq = ?1")?
-            .execute((seq, state, self.steady_now))?;
+    fn set_state(&mut self, seq: i64, state: i64) -> Result<(), TxError> {
+        let sql = "UPDATE event SET state = ?2, settled_at = ?3 WHERE seq = ?1";
+        prepared(&mut self.statements.state, self.conn, sql)?.execute((seq, state, self.steady_now))?;
         Ok(())
     }
 
@@ -395,12 +427,20 @@ impl Effects {
         for wants in self.stored {
             wants.committed();
         }
-        for (event, wants) in self.fresh {
+        // Events come in runs of one set: a lane is told of a run at once.
+        for run in self
+            .fresh
+            .chunk_by(|(_, one), (_, other)| Arc::ptr_eq(one, other))
+        {
+            let Some((_, wants)) = run.first() else { continue };
+            let events = || run.iter().map(|(event, _)| event);
+            let pending = i64::try_from(run.len()).unwrap_or(i64::MAX);
+            let oldest = events().map(|event| event.event.received_at.0).min();
             for lane in &wants.lanes {
-                lane.pending.fetch_add(1, Ordering::Relaxed);
+                lane.pending.fetch_add(pending, Ordering::Relaxed);
                 lane.oldest
-                    .fetch_min(event.event.received_at.0, Ordering::Relaxed);
-                lane.offer(&event, wants.lanes.len());
+                    .fetch_min(oldest.unwrap_or(i64::MAX), Ordering::Relaxed);
+                lane.offer(events(), wants.lanes.len());
             }
         }
         for (lane, pending, dead) in self.counts {

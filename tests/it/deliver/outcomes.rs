@@ -28,10 +28,11 @@ async fn the_app_gets_the_exact_bytes() {
     let body: Vec<u8> = (0..=255).cycle().take(300_000).collect();
     let mut event = kept(7);
     event.possible_duplicate_of = Some(EventKey::from_stored("0123"));
-    event.event.event_id = Some("evt_7".into());
-    event.event.headers = Bytes::from_static(b"x-SIG: sha256=AbC\r\nx-sig2:  two  blanks \r\nAccept:*/*\r\n");
-    event.event.query = Some("a=%20&b".into());
-    event.event.body = body.clone().into();
+    std::sync::Arc::make_mut(&mut event.event).event_id = Some("evt_7".into());
+    std::sync::Arc::make_mut(&mut event.event).headers =
+        Bytes::from_static(b"x-SIG: sha256=AbC\r\nx-sig2:  two  blanks \r\nAccept:*/*\r\n");
+    std::sync::Arc::make_mut(&mut event.event).query = Some("a=%20&b".into());
+    std::sync::Arc::make_mut(&mut event.event).body = body.clone().into();
     let key = event.key.to_string();
     inbox.add(&target("app"), event);
     let stage = start(&inbox, vec![lane(&target("app"), app.port)]);

@@ -97,7 +97,7 @@ async fn a_route_may_have_half_of_the_store_as_pending_and_no_more() {
     };
     seq_of(rig.inbox.accept(unwanted).await.unwrap());
     let mut other = rig.event("evt_0", "x");
-    other.event.route = RouteName::new("other");
+    std::sync::Arc::make_mut(&mut other.event).route = RouteName::new("other");
     other.dedup_key = DedupKey([1; 16]);
     seq_of(rig.inbox.accept(other).await.unwrap());
 }
@@ -364,7 +364,7 @@ async fn what_must_stay_of_sparse_files_makes_room_in_a_full_store() {
 async fn an_event_from_the_future_does_not_keep_those_behind_it() {
     let rig = Rig::new();
     let mut wrong = rig.event("evt_wrong", "x");
-    wrong.event.received_at = Timestamp(START + 3650 * DAY);
+    std::sync::Arc::make_mut(&mut wrong.event).received_at = Timestamp(START + 3650 * DAY);
     rig.inbox.accept(wrong).await.unwrap();
     rig.accept("evt_1", "x").await;
     deliver(&rig, 2).await;

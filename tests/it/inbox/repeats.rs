@@ -46,7 +46,7 @@ async fn one_id_on_two_paths_is_two_events_with_keys_of_their_own() {
     let mut rig = Rig::new();
     let at = |rig: &Rig, path: &str| {
         let mut new = rig.event("evt_1", "x");
-        new.event.path_rest = path.into();
+        std::sync::Arc::make_mut(&mut new.event).path_rest = path.into();
         new.dedup_key = DedupKey::derive(&rig.inbox.hash_key(), KeyKind::Id, &route(), path, b"evt_1");
         new
     };

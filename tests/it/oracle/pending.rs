@@ -215,7 +215,7 @@ fn write(store: &Path, count: usize, second: bool) {
                         key_kind: KeyKind::Id,
                         dedup_window: Duration::from_secs(7 * 86_400),
                         upstreams: upstreams.clone(),
-                        event: event(&route, &id),
+                        event: event(&route, &id).into(),
                     })
                 })
                 .collect();

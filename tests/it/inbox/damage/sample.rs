@@ -187,14 +187,14 @@ fn varied(inbox: &dyn Inbox, clock: &dyn Clock) -> Vec<NewEvent> {
     let mut long = plain("evt_long", &"long ".repeat(1500));
     long.upstreams = both;
     let mut bodied = plain("", "no id");
-    bodied.event.event_id = None;
-    bodied.event.event_type = None;
-    bodied.event.query = None;
+    std::sync::Arc::make_mut(&mut bodied.event).event_id = None;
+    std::sync::Arc::make_mut(&mut bodied.event).event_type = None;
+    std::sync::Arc::make_mut(&mut bodied.event).query = None;
     bodied.key_kind = KeyKind::Body;
     bodied.dedup_key = DedupKey::derive(&inbox.hash_key(), KeyKind::Body, &route(), "", b"no id");
     let mut unverified = plain("", "from anybody");
-    unverified.event.event_id = None;
-    unverified.event.verified = false;
+    std::sync::Arc::make_mut(&mut unverified.event).event_id = None;
+    std::sync::Arc::make_mut(&mut unverified.event).verified = false;
     unverified.key_kind = KeyKind::Unverified;
     unverified.dedup_key = DedupKey::derive(
         &inbox.hash_key(),
@@ -204,11 +204,11 @@ fn varied(inbox: &dyn Inbox, clock: &dyn Clock) -> Vec<NewEvent> {
         b"from anybody",
     );
     let mut scoped = plain("evt_scoped", "scoped");
-    scoped.event.path_rest = "eu/one".into();
-    scoped.event.secret = Some(hooklatch::event::SecretName::new("current"));
-    scoped.event.has_idempotency_key = true;
-    scoped.event.type_unsigned = true;
-    scoped.event.client = "2001:db8::7".parse().unwrap();
+    std::sync::Arc::make_mut(&mut scoped.event).path_rest = "eu/one".into();
+    std::sync::Arc::make_mut(&mut scoped.event).secret = Some(hooklatch::event::SecretName::new("current"));
+    std::sync::Arc::make_mut(&mut scoped.event).has_idempotency_key = true;
+    std::sync::Arc::make_mut(&mut scoped.event).type_unsigned = true;
+    std::sync::Arc::make_mut(&mut scoped.event).client = "2001:db8::7".parse().unwrap();
     scoped.dedup_key = DedupKey::derive(&inbox.hash_key(), KeyKind::Id, &route(), "eu/one", b"evt_scoped");
     let mut unwanted = plain("evt_unwanted", "x");
     unwanted.upstreams = Arc::from([]);
