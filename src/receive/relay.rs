@@ -82,10 +82,11 @@ struct Flight {
 }
 
 impl Flights {
-    /// Starts with the marks that the store remembers; it is `now`.
+    /// Starts with the newest of the marks that the store remembers, oldest first; it is `now`.
     pub(super) fn new(marks: Vec<ProxyMark>, now: Timestamp) -> Self {
         let started = Instant::now();
-        let slots = marks.into_iter().map(|mark| {
+        let too_many = marks.len().saturating_sub(MARKS_MAX);
+        let slots = marks.into_iter().skip(too_many).map(|mark| {
             let left = Duration::from_millis(mark.until.millis_since(now));
             let until = started + left;
             (mark.key, Slot::Taken { until })
@@ -275,6 +276,21 @@ mod tests {
         second.taken(after(10));
         assert!(matches!(flights.turn(key, after(9)), Turn::Taken));
         assert!(matches!(flights.turn(key, after(10)), Turn::First(_)));
+    }
+
+    #[test]
+    fn of_more_marks_than_are_remembered_the_newest_are() {
+        let key_of = |n: usize| DedupKey([n.to_be_bytes(), n.to_be_bytes()].concat().try_into().unwrap());
+        let marks = (0..MARKS_MAX + 2).map(|n| ProxyMark {
+            key: key_of(n),
+            at: Timestamp(0),
+            until: Timestamp(1000),
+        });
+        let flights = Flights::new(marks.collect(), Timestamp(0));
+        let slots = flights.lock();
+        assert_eq!(slots.len(), MARKS_MAX);
+        assert!(!slots.contains_key(&key_of(1)));
+        assert!(slots.contains_key(&key_of(2)));
     }
 
     #[test]

@@ -267,6 +267,7 @@ impl Committer {
                 for settle in self.settles.iter().take(settles) {
                     tx.settle(settle)?;
                 }
+                tx.close_delivered()?;
                 for parking in &self.parkings {
                     tx.park(parking)?;
                 }

@@ -22,6 +22,11 @@ type Marks = (i64, Vec<u8>);
 
 /// Adds `marks`.
 pub(super) fn store(tx: &Transaction<'_>, marks: &[ProxyMark]) -> Result<(), TxError> {
+    // A row of all that came in a second would be held in memory several times over.
+    marks.chunks(ROW_MARKS).try_for_each(|some| add(tx, some))
+}
+
+fn add(tx: &Transaction<'_>, marks: &[ProxyMark]) -> Result<(), TxError> {
     let Some(until) = marks.iter().map(|mark| mark.until.0).max() else {
         return Ok(());
     };

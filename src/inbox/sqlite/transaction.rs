@@ -95,6 +95,8 @@ pub(super) struct Transaction<'a> {
     pub(super) segments: &'a mut Segments,
     pub(super) keys: &'a mut Keys,
     pub(super) statements: Statements<'a>,
+    /// Events of which every delivery is made, to be written by [`Transaction::close_delivered`].
+    delivered: Vec<i64>,
     cache: &'a mut Cache,
     first_seq: i64,
 }
@@ -170,6 +172,7 @@ impl<'a> Transaction<'a> {
             segments: &mut beside.segments,
             keys: &mut beside.keys,
             statements: Statements::default(),
+            delivered: Vec::new(),
             cache: &mut beside.cache,
             first_seq: *next_seq,
         };
@@ -311,12 +314,30 @@ impl<'a> Transaction<'a> {
     }
 
     fn set_state(&mut self, seq: i64, state: i64) -> Result<(), TxError> {
-        let sql = "UPDATE event SET state = ?2, settled_at = ?3 WHERE seq = ?1";
-        prepared(&mut self.statements.state, self.conn, sql)?.execute((seq, state, self.steady_now))?;
+        self.set_states(seq, seq, state)
+    }
+
+    /// Sets the state of the events `first` to `last`.
+    fn set_states(&mut self, first: i64, last: i64, state: i64) -> Result<(), TxError> {
+        let sql = "UPDATE event SET state = ?3, settled_at = ?4 WHERE seq BETWEEN ?1 AND ?2";
+        let update = prepared(&mut self.statements.state, self.conn, sql)?;
+        update.execute((first, last, state, self.steady_now))?;
         Ok(())
     }
 
-    /// Writes how a lease ended.
+    /// Writes which events were delivered, in runs of neighbours: what was delivered together mostly came together.
+    pub(super) fn close_delivered(&mut self) -> Result<(), TxError> {
+        let mut delivered = std::mem::take(&mut self.delivered);
+        delivered.sort_unstable();
+        for run in delivered.chunk_by(|one, next| next.checked_sub(1) == Some(*one)) {
+            if let (Some(first), Some(last)) = (run.first(), run.last()) {
+                self.set_states(*first, *last, state::DELIVERED)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes how a lease ended; after all of them [`Transaction::close_delivered`] is called.
     pub(super) fn settle(&mut self, settle: &Settle) -> Result<(), TxError> {
         let mut due = None;
         let (to, code, error) = match &settle.outcome {
@@ -387,7 +408,10 @@ impl<'a> Transaction<'a> {
             }
             dead > 0
         };
-        self.set_state(settle.seq, if any_dead { state::DEAD } else { state::DELIVERED })?;
+        match any_dead {
+            true => self.set_state(settle.seq, state::DEAD)?,
+            false => self.delivered.push(settle.seq),
+        }
         if let Some(route) = self.shared.names.route_by_id(settle.lane.route) {
             self.add_open_bytes(&route, -settle.bytes);
         }
