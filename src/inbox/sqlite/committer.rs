@@ -27,6 +27,10 @@ pub(super) const SETTLES_FLUSH: usize = 256;
 const SETTLES_MAX: usize = 2048;
 /// Settlements wait at most this long for an event to ride with.
 const SETTLE_WAIT: Duration = Duration::from_millis(50);
+/// Keys read with each transaction until all are known, at least; and for each event in it: more than come, or the end of them
+/// would never be reached.
+const KEYS_A_COMMIT: usize = 256;
+const KEYS_AN_EVENT: usize = 8;
 /// That the store is in use is written this often.
 const ALIVE_EVERY: Duration = Duration::from_secs(60);
 /// The counters are written after this many events.
@@ -261,9 +265,10 @@ impl Committer {
                     }
                     answers.push(accepted.ok_or(InboxError::Full));
                 }
-                let came = tx.next_seq - first;
+                let came = usize::try_from(tx.next_seq - first).unwrap_or_default();
+                tx.keys.merge(tx.conn, came)?;
                 tx.keys
-                    .merge(tx.conn, usize::try_from(came).unwrap_or_default())?;
+                    .learn(tx.conn, KEYS_A_COMMIT.max(came.saturating_mul(KEYS_AN_EVENT)));
                 for settle in self.settles.iter().take(settles) {
                     tx.settle(settle)?;
                 }

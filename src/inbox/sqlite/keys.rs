@@ -9,6 +9,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
+use super::key_filter::KeyFilter;
 use super::schema;
 use super::seal::readable;
 use super::transaction::{TxError, prepared};
@@ -55,6 +56,7 @@ pub(super) struct Keys {
     generation: usize,
     recent: Map,
     merging: Merging,
+    filter: KeyFilter,
     /// What the open transaction changed, last first to be undone.
     changes: Vec<Change>,
 }
@@ -92,6 +94,7 @@ impl Keys {
             generation: usize::try_from(generation).unwrap_or(usize::MAX),
             recent: Map::default(),
             merging: Merging::default(),
+            filter: KeyFilter::new(),
             changes: Vec::new(),
         };
         let stored = schema::meta_number(conn, MERGED_TO)?.filter(|seq| *seq < next_seq);
@@ -145,6 +148,9 @@ impl Keys {
         let recent = self.recent.get(&place).or_else(|| self.merging.keys.get(&place));
         if let Some(seq) = recent {
             return Ok(Some(*seq));
+        }
+        if !self.filter.may_have(place) {
+            return Ok(None);
         }
         let found = prepared(select, conn, "SELECT seq FROM dedup WHERE key = ?1")?
             .query_row([place], |row| row.get(0))
@@ -206,6 +212,7 @@ impl Keys {
             // One that was forgotten since is not there.
             if let Some(seq) = merging.keys.get(place) {
                 insert.execute((place, seq))?;
+                self.filter.add(*place);
             }
         }
         merging.at += count;
@@ -213,6 +220,11 @@ impl Keys {
             Self::set_merged_to(conn, merging.top)?;
         }
         Ok(())
+    }
+
+    /// Reads up to `rows` of the table on, to know which places are free.
+    pub(super) fn learn(&mut self, conn: &Connection, rows: usize) {
+        self.filter.read(conn, rows);
     }
 
     /// The transaction is durable; `next_seq` is the number of the next event.
@@ -299,6 +311,7 @@ mod tests {
             let seq = self.next;
             self.write(seq, key(seq.cast_unsigned() << 32, 0));
             self.keys.merge(&self.conn, 1).unwrap();
+            self.keys.learn(&self.conn, 3);
             self.next += 1;
             self.keys.committed(self.next);
             seq

@@ -11,6 +11,7 @@ mod connect;
 #[cfg(any(test, fuzzing))]
 mod in_memory;
 mod jumps;
+mod key_filter;
 mod keys;
 mod lane;
 mod load;
