@@ -56,7 +56,7 @@ impl KeyFilter {
         }
         if let Some(whole) = &mut self.whole {
             whole.add(place);
-            // Places that were given back count too, so the next one may be no larger.
+            // Places that were given back count too, so the next one may do with the same size.
             if self.reading.is_none() && whole.is_crowded() {
                 self.reading = Some(Reading::new(whole.places));
             }
@@ -69,8 +69,8 @@ impl KeyFilter {
             return;
         };
         match reading.next(conn, rows) {
-            Ok(count) if reading.words.is_crowded() => {
-                let places = reading.words.places.max(count).saturating_mul(2);
+            Ok(_) if reading.words.is_crowded() => {
+                let places = reading.words.places.saturating_mul(2);
                 self.reading = Some(Reading::new(places));
             }
             Ok(count) if count < rows => {
