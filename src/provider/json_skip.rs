@@ -19,7 +19,6 @@ pub(super) fn end_of_nested(bytes: &[u8], from: usize, depth_max: usize) -> Opti
         let rest = bytes.get(at..)?;
         let marks = match rest.first_chunk() {
             Some(block) => Marks::of(block),
-            None if rest.is_empty() => return None,
             None => {
                 let mut last = [b' '; BLOCK];
                 last.get_mut(..rest.len())?.copy_from_slice(rest);
