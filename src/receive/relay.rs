@@ -280,7 +280,8 @@ mod tests {
 
     #[test]
     fn of_more_marks_than_are_remembered_the_newest_are() {
-        let key_of = |n: usize| DedupKey([n.to_be_bytes(), n.to_be_bytes()].concat().try_into().unwrap());
+        let (hash_key, route) = (DedupHashKey([1; 16]), RouteName::new("r"));
+        let key_of = |n: usize| DedupKey::derive(&hash_key, KeyKind::Id, &route, "", &n.to_be_bytes());
         let marks = (0..MARKS_MAX + 2).map(|n| ProxyMark {
             key: key_of(n),
             at: Timestamp(0),
