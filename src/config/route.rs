@@ -128,7 +128,6 @@ pub(super) fn read<'s>(
                     whole: common.require_json,
                     ..identify
                 },
-                require_json: common.require_json,
                 dedup_window,
                 dedup_body_window,
                 dedup_by_path: by_path,

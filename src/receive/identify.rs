@@ -37,7 +37,7 @@ pub(super) fn identify(
     let Match { entry, path_rest } = matched;
     let route = &entry.route;
     let identity = read_identity(&route.identify, &request(matched, head, &verified.body));
-    if route.require_json && !identity.is_json {
+    if route.identify.whole && !identity.is_json {
         return Err(Refusal::NotJson);
     }
     count(entry, &verified, identity.type_conflict);
@@ -130,6 +130,7 @@ mod tests {
     use super::super::settings::Route;
     use super::*;
     use crate::event::SecretName;
+    use crate::provider::identify::IdentifyRule;
 
     const HASH_KEY: DedupHashKey = DedupHashKey([3; 16]);
     const ORIGIN: Origin = Origin {
@@ -291,9 +292,18 @@ mod tests {
 
     #[test]
     fn json_is_demanded_where_the_route_says_so() {
-        for (demanded, body, good) in [(true, "{}", true), (true, "x", false), (false, "x", true)] {
+        for (demanded, body, good) in [
+            (true, "{}", true),
+            (true, "x", false),
+            (true, r#"{"a":[1,]}"#, false),
+            (false, "x", true),
+        ] {
+            let identify = IdentifyRule {
+                whole: demanded,
+                ..sample::route().identify
+            };
             let route = Route {
-                require_json: demanded,
+                identify,
                 ..sample::route()
             };
             let got = run(route, "", verified(body)).0;

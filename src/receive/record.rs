@@ -11,8 +11,8 @@ use crate::inbox::{Accepted, Inbox, NewEvent};
 
 /// Makes the event durable, or finds it so.
 ///
-/// `for_all` is what [`for_all`] makes of `wants`. A commit that does not end within `patience` is answered as refused; if it lands later, the sender's retry finds
-/// it and is a duplicate.
+/// `for_all` is what [`for_all`] makes of `wants`. A commit that does not end within `patience` is answered as refused; if
+/// it lands later, the sender's retry finds it and is a duplicate.
 pub(super) async fn record(
     inbox: &dyn Inbox,
     wants: &[Want],

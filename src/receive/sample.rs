@@ -62,7 +62,6 @@ pub(super) fn route() -> Route {
             type_header: Some("x-event".into()),
             ..IdentifyRule::default()
         },
-        require_json: false,
         dedup_window: ID_WINDOW,
         dedup_body_window: BODY_WINDOW,
         dedup_by_path: false,

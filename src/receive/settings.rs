@@ -62,10 +62,8 @@ pub struct Route {
     pub provider: ProviderName,
     /// How senders prove themselves.
     pub verify: Verify,
-    /// Where id and type stand.
+    /// Where id and type stand; where it has all of a document checked, a signed body that is none is refused (400).
     pub identify: IdentifyRule,
-    /// Refuse (400) a signed body that is not JSON.
-    pub require_json: bool,
     /// Dedup window of events with a usable id.
     pub dedup_window: Duration,
     /// Dedup window of events without one.
