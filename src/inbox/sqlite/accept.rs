@@ -9,6 +9,7 @@ use super::conflict;
 use super::keys::{PLACES_MAX, first_place};
 use super::load::{derived_key, kind_number};
 use super::names::Wants;
+use super::record::Columns;
 use super::row::{Row, weight};
 use super::schema::{as_i64, state, status};
 use super::seal::{body_hash, readable};
@@ -126,6 +127,9 @@ fn holder_at(tx: &mut Transaction<'_>, place: i64) -> Result<Option<Holder>, TxE
     let Some(seq) = tx.keys.at(tx.conn, &mut tx.statements.key, place)? else {
         return Ok(None);
     };
+    if let Some(columns) = tx.unindexed.columns(seq) {
+        return Ok(Some(Holder::unindexed(&columns)));
+    }
     let found = tx
         .conn
         .prepare_cached(
@@ -148,6 +152,23 @@ fn holder_at(tx: &mut Transaction<'_>, place: i64) -> Result<Option<Holder>, TxE
         })
         .optional();
     Ok(readable(found)?.unwrap_or_else(|| Some(Holder::default())))
+}
+
+impl Holder {
+    fn unindexed(columns: &Columns<'_>) -> Self {
+        Self {
+            seq: columns.seq,
+            state: columns.state,
+            received_at: columns.received_at,
+            key_kind: columns.key_kind,
+            route: columns.route,
+            body_hash: columns.body_hash.to_vec(),
+            event_id: columns.event_id().map(str::to_owned),
+            event_key: columns.event_key().map(str::to_owned),
+            bytes: columns.weight(),
+            dedup_key: columns.dedup_key.map(Vec::from),
+        }
+    }
 }
 
 /// The hash is keyed and 16 bytes long; what was hashed is compared all the same, so that no event is ever dropped
@@ -175,7 +196,6 @@ fn insert(
     if let Some(place) = place {
         tx.keys.take(place, seq);
     }
-    wants.store(tx.conn)?;
     let key_kind = kind_number(new.key_kind);
     let derived = derived_key(
         &tx.shared.store_id,
@@ -246,6 +266,15 @@ fn repeat(
     if !has_room && (conflict || gone) {
         return Ok(None);
     }
+    if !conflict && !gone && dead.is_empty() {
+        tx.note_repeat(holder.seq)?;
+        return Ok(Some(Accepted::Duplicate {
+            of: Seq(holder.seq),
+            rearmed: false,
+            conflict,
+        }));
+    }
+    tx.write()?;
     tx.conn
         .prepare_cached(
             "UPDATE event SET duplicates = duplicates + 1, conflicts = conflicts + ?2 WHERE seq = ?1",
@@ -279,7 +308,9 @@ fn conflicts(new: &NewEvent, holder: &Holder) -> bool {
 
 /// The dead deliveries of `holder` that this repeat makes pending again.
 fn dead_deliveries(tx: &Transaction<'_>, new: &NewEvent, holder: &Holder) -> Result<Vec<i64>, TxError> {
-    let none = holder.state == state::DELIVERED || holder.state == state::FILTERED;
+    let none = holder.state == state::DELIVERED
+        || holder.state == state::FILTERED
+        || tx.unindexed.columns(holder.seq).is_some();
     // Anybody can send what is not verified: it must not set deliveries going.
     if none || new.key_kind == KeyKind::Unverified {
         return Ok(Vec::new());

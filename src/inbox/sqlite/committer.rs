@@ -1,4 +1,7 @@
 //! The one thread that writes: takes what is queued, commits it in one synced transaction, answers, hands over.
+//!
+//! New events are committed to a file alone. Their rows, and all else that goes to the database, follow in a transaction of
+//! their own once there are enough of them, or after a moment: nobody waits for those.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,8 +28,8 @@ const BATCH_BYTES: usize = 4 << 20;
 pub(super) const SETTLES_FLUSH: usize = 256;
 /// Settlements of one transaction.
 const SETTLES_MAX: usize = 2048;
-/// Settlements wait at most this long for an event to ride with.
-const SETTLE_WAIT: Duration = Duration::from_millis(50);
+/// Settlements, and events without rows, wait at most this long for others to ride with.
+const WRITE_WAIT: Duration = Duration::from_millis(50);
 /// Keys read with each transaction until all are known, at least; and for each event in it: more than come, or the end of them
 /// would never be reached.
 const KEYS_A_COMMIT: usize = 256;
@@ -77,7 +80,8 @@ pub(super) struct Committer {
     pub(super) hold_until: Option<Instant>,
     /// A write failed for want of room, and there was none since.
     pub(super) no_room: bool,
-    pub(super) used: u64,
+    /// Bytes of the database and of its log.
+    pub(super) database_bytes: u64,
     /// The number of the next event when the counters were last written.
     pub(super) counted_at: i64,
     pub(super) closing: bool,
@@ -104,7 +108,7 @@ impl Committer {
             next_alive: Instant::now(),
             hold_until: None,
             no_room: false,
-            used: 0,
+            database_bytes: 0,
             counted_at: next_seq,
             closing: false,
         }
@@ -150,8 +154,11 @@ impl Committer {
                 return Err(Failed);
             }
             self.take_control();
-            if self.is_due() {
-                self.commit()?;
+            if !self.events.is_empty() {
+                self.commit(false)?;
+            }
+            if self.must_write() {
+                self.commit(true)?;
             }
             if Instant::now() >= self.next_tick {
                 self.tick()?;
@@ -172,8 +179,8 @@ impl Committer {
     fn gather(&mut self, queue: &Receiver<Message>) -> bool {
         let now = Instant::now();
         let mut until = self.next_tick;
-        if let Some(since) = self.settles_since {
-            until = until.min(since + SETTLE_WAIT);
+        for since in [self.settles_since, self.beside.unindexed.since()].into_iter().flatten() {
+            until = until.min(since + WRITE_WAIT);
         }
         if !self.replays.is_empty() || self.closing || self.pruner.is_busy() {
             until = now;
@@ -223,27 +230,39 @@ impl Committer {
         self.closing |= control.close;
     }
 
-    fn is_due(&self) -> bool {
-        let held = self.hold_until.is_some_and(|until| Instant::now() < until);
+    /// Whether the database was full or locked a moment ago.
+    pub(super) fn is_held(&self) -> bool {
+        self.hold_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether the database is to be written to now.
+    fn must_write(&self) -> bool {
+        if self.is_held() {
+            return false;
+        }
+        let waited = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() >= WRITE_WAIT);
+        let unindexed = &self.beside.unindexed;
         let settles = !self.settles.is_empty()
             && (self.settles.len() >= SETTLES_FLUSH
                 || self.closing
-                || self
-                    .settles_since
-                    .is_none_or(|since| since.elapsed() >= SETTLE_WAIT));
+                || self.settles_since.is_none()
+                || waited(self.settles_since));
+        let rows = unindexed.is_full()
+            || waited(unindexed.since())
+            || (self.closing && unindexed.since().is_some());
         let lazy = !self.marks.is_empty() && Instant::now() >= self.next_tick;
-        !self.events.is_empty()
-            || (!held && (settles || lazy || !self.replays.is_empty() || !self.parkings.is_empty()))
+        settles || rows || lazy || !self.replays.is_empty() || !self.parkings.is_empty()
     }
 
-    fn commit(&mut self) -> Result<(), Failed> {
+    /// Commits the events that were taken; with `write` also all that goes to the database.
+    pub(super) fn commit(&mut self, write: bool) -> Result<(), Failed> {
         let started = Instant::now();
         let mut events = std::mem::take(&mut self.events);
         let room = if self.shared.is_full() { 0 } else { self.room() };
         // So that a start after a crash has few events to count.
         let count_at = self.counted_at.saturating_add(COUNT_EVERY);
         let settles = self.settles.len().min(SETTLES_MAX);
-        let mut replay = self.replays.pop_front();
+        let mut replay = if write { self.replays.pop_front() } else { None };
         let before = replay
             .as_ref()
             .map(|replay| (replay.done, replay.cursor, replay.last));
@@ -266,29 +285,30 @@ impl Committer {
                     answers.push(accepted.ok_or(InboxError::Full));
                 }
                 let came = usize::try_from(tx.next_seq - first).unwrap_or_default();
-                tx.keys.merge(tx.conn, came)?;
-                tx.keys
-                    .learn(tx.conn, KEYS_A_COMMIT.max(came.saturating_mul(KEYS_AN_EVENT)));
-                for settle in self.settles.iter().take(settles) {
-                    tx.settle(settle)?;
+                tx.keys.came(came);
+                if write {
+                    tx.write()?;
                 }
-                tx.close_delivered()?;
-                for parking in &self.parkings {
-                    tx.park(parking)?;
+                // Settlements that are not written yet, by their places.
+                let mut left_over = Vec::new();
+                for (place, settle) in self.settles.iter().take(settles).enumerate() {
+                    if tx.settle_unindexed(settle) {
+                        continue;
+                    }
+                    match tx.writes() {
+                        true => tx.settle(settle)?,
+                        false => left_over.push(place),
+                    }
                 }
-                marks::store(tx, &self.marks)?;
-                let replayed = match &mut replay {
-                    Some(replay) => replay::slice(tx, replay)?,
-                    None => false,
+                let replayed = match tx.writes() {
+                    true => write_rest(tx, &self.parkings, &self.marks, replay.as_mut(), count_at)?,
+                    false => false,
                 };
-                if tx.next_seq >= count_at {
-                    tx.store_counters()?;
-                }
-                Ok((answers, replayed))
+                Ok((answers, left_over, replayed))
             },
         );
         match result {
-            Ok(((answers, replayed), effects)) => {
+            Ok(((answers, left_over, replayed), effects)) => {
                 let took = started.elapsed();
                 let kept = answers.iter().filter(|accepted| accepted.is_ok()).count();
                 for (incoming, accepted) in events.drain(..).zip(answers) {
@@ -296,7 +316,8 @@ impl Committer {
                 }
                 // Empty, and as large as it grew.
                 self.events = events;
-                self.committed(effects, settles, kept, took);
+                let wrote = effects.indexed;
+                self.committed(effects, settles, &left_over, kept, took);
                 if let Some(replay) = replay {
                     if replayed {
                         answer(replay.answer, Ok(replay.done));
@@ -304,7 +325,13 @@ impl Committer {
                         self.replays.push_back(replay);
                     }
                 }
-                self.checkpoint()
+                if wrote {
+                    return self.checkpoint();
+                }
+                if self.room() == 0 {
+                    self.shared.set_full(true);
+                }
+                Ok(())
             }
             Err(error) => {
                 if let (Some(replay), Some((done, cursor, last))) = (&mut replay, before) {
@@ -316,19 +343,36 @@ impl Committer {
         }
     }
 
-    fn committed(&mut self, effects: Effects, settles: usize, events: usize, took: Duration) {
+    /// Of the first `settles` settlements those at `left_over` were not written.
+    fn committed(
+        &mut self,
+        effects: Effects,
+        settles: usize,
+        left_over: &[usize],
+        events: usize,
+        took: Duration,
+    ) {
+        let wrote = effects.indexed;
         effects.apply(&self.shared);
-        self.settles.drain(..settles);
+        let mut stays = left_over.iter().copied().chain(settles..).peekable();
+        let mut places = 0..;
+        self.settles
+            .retain(|_| places.next().is_some_and(|place| stays.next_if_eq(&place).is_some()));
         self.shared
             .figures
             .unsettled
-            .fetch_sub(settles, Ordering::Relaxed);
-        self.settles_since = (!self.settles.is_empty()).then(Instant::now);
-        self.parkings.clear();
-        self.marks.clear();
-        self.hold_until = None;
-        if self.next_seq >= self.counted_at.saturating_add(COUNT_EVERY) {
-            self.counted_at = self.next_seq;
+            .fetch_sub(settles - left_over.len(), Ordering::Relaxed);
+        if self.settles.is_empty() {
+            self.settles_since = None;
+        }
+        if wrote {
+            self.settles_since = (!self.settles.is_empty()).then(Instant::now);
+            self.parkings.clear();
+            self.marks.clear();
+            self.hold_until = None;
+            if self.next_seq >= self.counted_at.saturating_add(COUNT_EVERY) {
+                self.counted_at = self.next_seq;
+            }
         }
         if events > 0 {
             let known = self.shared.figures.commit_micros.load(Ordering::Relaxed);
@@ -395,8 +439,8 @@ impl Committer {
         self.hold_until = None;
         self.closing = true;
         for _ in 0..=self.settles.len() / SETTLES_MAX {
-            if self.is_due() || !self.marks.is_empty() {
-                self.commit()?;
+            if self.must_write() || !self.marks.is_empty() {
+                self.commit(true)?;
             }
         }
         self.note_alive()?;
@@ -410,13 +454,42 @@ impl Committer {
             &self.shared,
             &mut self.beside,
             &mut self.next_seq,
-            |tx| tx.store_counters(),
+            |tx| {
+                tx.write()?;
+                tx.store_counters()
+            },
         );
         match result {
             Ok(_) => Ok(()),
             Err(error) => self.rolled_back(error, Vec::new()),
         }
     }
+}
+
+/// What a transaction writes to the database besides rows and settlements; whether the replay is done with.
+fn write_rest(
+    tx: &mut Transaction<'_>,
+    parkings: &[Parking],
+    marks: &[ProxyMark],
+    replay: Option<&mut Replay>,
+    count_at: i64,
+) -> Result<bool, TxError> {
+    let came = tx.keys.merge(tx.conn)?;
+    tx.keys
+        .learn(tx.conn, KEYS_A_COMMIT.max(came.saturating_mul(KEYS_AN_EVENT)));
+    tx.close_delivered()?;
+    for parking in parkings {
+        tx.park(parking)?;
+    }
+    marks::store(tx, marks)?;
+    let replayed = match replay {
+        Some(replay) => replay::slice(tx, replay)?,
+        None => false,
+    };
+    if tx.next_seq >= count_at {
+        tx.store_counters()?;
+    }
+    Ok(replayed)
 }
 
 /// Answers every event that has a place in the queue, also those that are just being put there. The channel would keep

@@ -27,7 +27,7 @@ pub(super) fn keep(tx: &mut Transaction<'_>, new: &NewEvent, seq: i64) -> Result
     if known || kept >= KEPT {
         return Ok(());
     }
-    let (client, scratch) = tx.sealing(event.client);
+    let (client, scratch) = tx.cache.sealing(event.client);
     let secret = event.secret.as_ref().map(|name| name.as_str());
     let fields = Fields {
         seq,

@@ -59,6 +59,9 @@ pub(super) struct Keys {
     filter: KeyFilter,
     /// What the open transaction changed, last first to be undone.
     changes: Vec<Change>,
+    /// Events since the last merge that was committed, and whether the open transaction has merged.
+    came: usize,
+    merged: bool,
 }
 
 /// A generation on its way into the table.
@@ -96,6 +99,8 @@ impl Keys {
             merging: Merging::default(),
             filter: KeyFilter::new(),
             changes: Vec::new(),
+            came: 0,
+            merged: false,
         };
         let stored = schema::meta_number(conn, MERGED_TO)?.filter(|seq| *seq < next_seq);
         let from = stored.unwrap_or_else(|| next_seq.saturating_sub(READ_MAX).max(0));
@@ -197,12 +202,19 @@ impl Keys {
         Ok(())
     }
 
-    /// Merges some keys, now that `came` more have come.
-    pub(super) fn merge(&mut self, conn: &Connection, came: usize) -> Result<(), TxError> {
+    /// So many more events have come.
+    pub(super) fn came(&mut self, events: usize) {
+        self.came += events;
+    }
+
+    /// Merges some keys for each event that has come since the last merge; how many those were.
+    pub(super) fn merge(&mut self, conn: &Connection) -> Result<usize, TxError> {
+        let came = self.came;
         let merging = &mut self.merging;
         let left = merging.order.get(merging.at..).unwrap_or_default();
         if left.is_empty() || came == 0 {
-            return Ok(());
+            self.merged = true;
+            return Ok(came);
         }
         let count = left.len().min(came.saturating_mul(MERGED_A_KEY));
         let mut insert = conn.prepare_cached(
@@ -219,7 +231,8 @@ impl Keys {
         if merging.at == merging.order.len() {
             Self::set_merged_to(conn, merging.top)?;
         }
-        Ok(())
+        self.merged = true;
+        Ok(came)
     }
 
     /// Reads up to `rows` of the table on, to know which places are free.
@@ -230,6 +243,9 @@ impl Keys {
     /// The transaction is durable; `next_seq` is the number of the next event.
     pub(super) fn committed(&mut self, next_seq: i64) {
         self.changes.clear();
+        if std::mem::take(&mut self.merged) {
+            self.came = 0;
+        }
         self.merging.committed = self.merging.at;
         if self.merging.at < self.merging.order.len() || self.recent.len() < self.generation {
             return;
@@ -249,6 +265,7 @@ impl Keys {
 
     /// Nothing of the transaction is left.
     pub(super) fn rolled_back(&mut self) {
+        self.merged = false;
         self.merging.at = self.merging.committed;
         while let Some(change) = self.changes.pop() {
             let keys = self.map(change.in_merging);

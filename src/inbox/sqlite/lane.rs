@@ -207,6 +207,14 @@ impl Lane {
         state.oldest_from = 0;
     }
 
+    /// Every event has its row: a scan that waited for that can go on.
+    pub(super) fn indexed(&self) {
+        let waits = self.lock().backlog_from.is_some();
+        if waits {
+            self.notify.notify_waiters();
+        }
+    }
+
     /// A row waits for `due`.
     pub(super) fn due(&self, seq: i64, due: i64) {
         let mut state = self.lock();
@@ -216,14 +224,15 @@ impl Lane {
         self.notify.notify_waiters();
     }
 
-    /// Leases up to `max`, or says what to do instead.
-    pub(super) fn next(self: &Arc<Self>, max: usize, ages: Ages) -> Next {
+    /// Leases up to `max`, or says what to do instead. Below `indexed_to` every event has its row.
+    pub(super) fn next(self: &Arc<Self>, max: usize, ages: Ages, indexed_to: i64) -> Next {
         let mut state = self.lock();
         if state.parked || max == 0 {
             return Next::Wait(None);
         }
         let rows_due = state.next_due.is_some_and(|due| due <= ages.now);
-        let scan = state.fresh.is_empty() && state.backlog_from.is_some();
+        // What has no row yet is scanned once it has.
+        let scan = state.fresh.is_empty() && state.backlog_from.is_some_and(|from| from < indexed_to);
         if state.reading.is_none() && (rows_due || scan) {
             let look = Look {
                 rows: if rows_due { max } else { 0 },

@@ -1,6 +1,7 @@
 //! Reading events back, with their hashes checked.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -212,10 +213,14 @@ pub(super) fn look(
     steady_now: i64,
 ) -> rusqlite::Result<Found> {
     let mut found = Found::default();
-    // One snapshot, so that a scan sees every event up to the last one it meets.
+    let indexed_to = shared.indexed_to.load(Ordering::Acquire);
+    // One snapshot, so that a scan sees every event up to the last one it meets, and all of those.
     conn.execute_batch("BEGIN")?;
     let result = read_rows(conn, shared, lane, look, steady_now, &mut found)
         .and_then(|bytes| scan(conn, shared, lane, look, bytes, &mut found));
+    if found.exhausted {
+        found.scanned_to = found.scanned_to.max(indexed_to);
+    }
     conn.execute_batch("COMMIT")?;
     result.map(|()| found)
 }

@@ -1,7 +1,8 @@
 //! The embedded store: SQLite in WAL mode with synced group commits.
 //!
-//! `open` (`place`, `connect`, `log`, `upgrade`, `recount`) finds everything that can be wrong; `committer` is the one thread
-//! that writes (`transaction`, `accept`, `replay`, `prune`), with large bodies in `segments` and recent dedup keys in `keys`;
+//! `open` (`place`, `connect`, `log`, `upgrade`, `recover`, `recount`) finds everything that can be wrong; `committer` is the
+//! one thread that writes (`transaction`, `accept`, `replay`, `prune`): events as a `record` in `segments` first and as rows
+//! later (`unindexed`), with recent dedup keys in `keys`;
 //! `lane` holds what is in memory of one target; `load` reads events back, and `seal` tells whether they are what was kept.
 
 mod accept;
@@ -21,7 +22,9 @@ mod names;
 mod open;
 mod place;
 mod prune;
+mod record;
 mod recount;
+mod recover;
 mod replay;
 mod row;
 mod schema;
@@ -29,6 +32,7 @@ mod seal;
 mod segments;
 mod state;
 mod transaction;
+mod unindexed;
 mod upgrade;
 mod upkeep;
 
@@ -257,7 +261,8 @@ impl Inbox for SqliteInbox {
                 tokio::time::sleep(UNSETTLED_WAIT).await;
                 continue;
             }
-            let until = match lane.next(max, self.shared.ages()) {
+            let indexed_to = self.shared.indexed_to.load(Ordering::Acquire);
+            let until = match lane.next(max, self.shared.ages(), indexed_to) {
                 Next::Jobs(jobs) => return Ok(Claim { jobs }),
                 Next::Read(reading) => {
                     let jobs = self.read(&lane, reading, max).await?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
 use rusqlite::{Connection, ErrorCode};
@@ -11,10 +12,11 @@ use super::connect::connect;
 use super::keys::Keys;
 use super::names::{Names, NamesError};
 use super::place::{Known, Lock};
+use super::record::RecordKey;
 use super::segments::Segments;
 use super::state::{Parts, Shared};
 use super::transaction::Beside;
-use super::{SqliteInbox, place, recount, schema, seal};
+use super::{SqliteInbox, place, recount, recover, schema, seal};
 use crate::clock::Clock;
 use crate::inbox::Settings;
 use crate::telemetry::Telemetry;
@@ -193,12 +195,14 @@ pub fn open(
     let conn = connect(&db, &settings, lock.made, clock.now())?;
     place::sync_folder(folder)?;
     lock.note_made().map_err(io)?;
-    let shared = Arc::new(Shared::new(read_parts(
-        &conn, settings, db, clock, telemetry, lock,
-    )?));
+    let parts = read_parts(&conn, settings, db, clock, telemetry, lock)?;
+    let record_key = RecordKey::of_store(&parts.hash_key);
+    recover::recover(&conn, folder, record_key, parts.clock.now())?;
+    let shared = Arc::new(Shared::new(parts));
     recount::recount(&conn, &shared)?;
     let next_seq = recount::next_seq(&conn).map_err(|error| OpenError::of(folder, error))?;
-    let segments = Segments::open(folder, shared.settings.bytes_max, &conn)?;
+    shared.indexed_to.store(next_seq, Ordering::Release);
+    let segments = Segments::open(folder, shared.settings.bytes_max, &conn, record_key)?;
     let keys = Keys::load(&conn, next_seq, shared.settings.bytes_max)
         .map_err(|error| OpenError::of(folder, error))?;
     let committer = Committer::new(conn, shared.clone(), Beside::new(segments, keys), next_seq);

@@ -2,13 +2,13 @@
 
 use super::names::Wants;
 use super::schema::{as_i64, flag};
+use super::record::{self, Columns};
 use super::seal::{Fields, body_hash};
-use super::segments::Place;
-use super::transaction::{Transaction, TxError, prepared};
+use super::transaction::{Transaction, TxError};
 use crate::event::{DedupKey, Event, EventKey};
 
 /// What rows and indexes of an event take besides headers and body, about.
-const EVENT_OVERHEAD_BYTES: usize = 512;
+pub(super) const EVENT_OVERHEAD_BYTES: usize = 512;
 
 /// What an event takes in the store, about.
 pub(super) fn weight(headers: usize, body: usize) -> i64 {
@@ -40,7 +40,8 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// Writes it as a new one, in `state`; its key is remembered until `keep_until`.
+    /// Keeps it as a new one, in `state`; its key is remembered until `keep_until`. Where it goes to a file, its row follows with
+    /// the next transaction that writes to the database.
     pub(super) fn insert(
         &self,
         tx: &mut Transaction<'_>,
@@ -48,51 +49,53 @@ impl Row<'_> {
         dedup_key: Option<&DedupKey>,
         keep_until: i64,
     ) -> Result<(), TxError> {
-        let (event, conn) = (self.event, tx.conn);
-        let place = if tx.segments.takes(&event.headers, &event.body) {
-            tx.segments.append(conn, self.seq, &event.headers, &event.body)?
-        } else {
-            IN_DATABASE
-        };
-        let hash = body_hash(&event.body);
-        let (client, scratch) = tx.sealing(event.client);
-        let seal = self.fields(client).seal(&event.headers, &hash, scratch);
-        let mut slot = tx.statements.event.take();
-        let row = prepared(&mut slot, conn, INSERT)?;
-        row.raw_bind_parameter(1, self.seq)?;
-        row.raw_bind_parameter(2, self.wants.route.id)?;
-        row.raw_bind_parameter(3, state)?;
-        row.raw_bind_parameter(4, self.wants.set)?;
-        row.raw_bind_parameter(5, weight(event.headers.len(), event.body.len()))?;
-        row.raw_bind_parameter(6, event.received_at.0)?;
-        row.raw_bind_parameter(7, keep_until)?;
-        row.raw_bind_parameter(8, flags(event))?;
-        row.raw_bind_parameter(9, self.key_kind)?;
-        row.raw_bind_parameter(10, as_i64(event.body.len() as u64))?;
-        row.raw_bind_parameter(11, seal)?;
-        row.raw_bind_parameter(12, &hash[..])?;
-        row.raw_bind_parameter(13, dedup_key.map(|key| &key.0[..]))?;
-        row.raw_bind_parameter(14, event.event_id.as_deref())?;
-        row.raw_bind_parameter(15, event.event_type.as_deref())?;
-        row.raw_bind_parameter(16, event.provider.as_str())?;
-        row.raw_bind_parameter(17, &*event.method)?;
-        row.raw_bind_parameter(18, &*event.path_rest)?;
-        row.raw_bind_parameter(19, event.query.as_deref())?;
-        row.raw_bind_parameter(20, &*event.host)?;
-        row.raw_bind_parameter(21, tx.sealing(event.client).0)?;
-        row.raw_bind_parameter(22, event.secret.as_ref().map(|name| name.as_str()))?;
-        row.raw_bind_parameter(23, self.event_key.map(EventKey::as_str))?;
-        row.raw_bind_parameter(24, self.possible_duplicate_of.map(EventKey::as_str))?;
-        row.raw_bind_parameter(25, tx.steady_now)?;
-        row.raw_bind_parameter(26, place.segment)?;
-        row.raw_bind_parameter(27, place.offset)?;
-        row.raw_bind_parameter(28, place.head_bytes)?;
-        row.raw_execute()?;
-        tx.statements.event = slot;
-        if place == IN_DATABASE {
-            self.insert_payload(tx)?;
+        let event = self.event;
+        let in_file = tx.segments.takes(&event.headers, &event.body);
+        if !in_file || !self.wants.is_stored() || tx.unindexed.is_over() {
+            tx.write()?;
+            self.wants.store(tx.conn)?;
         }
-        Ok(())
+        let hash = body_hash(&event.body);
+        let (client, scratch) = tx.cache.sealing(event.client);
+        let fields = self.fields(client);
+        let columns = Columns {
+            seq: self.seq,
+            route: self.wants.route.id,
+            state,
+            wants: self.wants.set,
+            received_at: event.received_at.0,
+            settled_at: tx.steady_now,
+            keep_until,
+            flags: fields.flags,
+            key_kind: self.key_kind,
+            seal: fields.seal(&event.headers, &hash, scratch),
+            head_bytes: as_i64(event.headers.len() as u64),
+            body_bytes: as_i64(event.body.len() as u64),
+            body_hash: hash,
+            dedup_key: dedup_key.map(|key| key.0),
+            texts: [
+                fields.event_id,
+                fields.event_type,
+                Some(fields.provider),
+                Some(fields.method),
+                Some(fields.path_rest),
+                fields.query,
+                Some(fields.host),
+                Some(fields.client),
+                fields.secret,
+                fields.event_key,
+                fields.possible_duplicate_of,
+            ],
+        };
+        if in_file {
+            let written = tx.unindexed.write(&columns);
+            let place = tx.segments.append(self.seq, written, &event.headers, &event.body)?;
+            tx.unindexed.put(self.seq, place);
+            return Ok(());
+        }
+        let mut insert = tx.conn.prepare_cached(record::INSERT)?;
+        columns.insert(&mut insert, None)?;
+        self.insert_payload(tx)
     }
 
     /// Writes it over what is left of an event under the same number.
@@ -100,7 +103,7 @@ impl Row<'_> {
         tx.release_place(self.seq)?;
         let (event, conn) = (self.event, tx.conn);
         let hash = body_hash(&event.body);
-        let (client, scratch) = tx.sealing(event.client);
+        let (client, scratch) = tx.cache.sealing(event.client);
         let seal = self.fields(client).seal(&event.headers, &hash, scratch);
         let mut row = conn.prepare_cached(RESTORE)?;
         row.raw_bind_parameter(1, self.seq)?;
@@ -129,11 +132,8 @@ impl Row<'_> {
 
     fn insert_payload(&self, tx: &mut Transaction<'_>) -> Result<(), TxError> {
         let sql = "INSERT INTO payload (seq, headers, body) VALUES (?1, ?2, ?3)";
-        let row = prepared(&mut tx.statements.payload, tx.conn, sql)?;
-        row.raw_bind_parameter(1, self.seq)?;
-        row.raw_bind_parameter(2, &self.event.headers[..])?;
-        row.raw_bind_parameter(3, &self.event.body[..])?;
-        row.raw_execute()?;
+        let row = (self.seq, &self.event.headers[..], &self.event.body[..]);
+        tx.conn.prepare_cached(sql)?.execute(row)?;
         Ok(())
     }
 
@@ -160,20 +160,6 @@ impl Row<'_> {
         }
     }
 }
-
-/// Headers and body are in `payload`.
-const IN_DATABASE: Place = Place {
-    segment: 0,
-    offset: 0,
-    head_bytes: 0,
-};
-
-/// It counts as settled from when it came until it is.
-const INSERT: &str = "INSERT INTO event (seq, route, state, wants, bytes, received_at, settled_at, keep_until,
-  flags, key_kind, body_bytes, seal, body_hash, dedup_key, event_id, event_type, provider, method, path_rest,
-  query, host, client, secret, event_key, possible_duplicate_of, segment, offset, head_bytes)
-  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?25, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-  ?23, ?24, ?26, ?27, ?28)";
 
 const RESTORE: &str =
     "UPDATE event SET received_at = ?2, flags = ?3, key_kind = ?4, body_bytes = ?5, seal = ?6,

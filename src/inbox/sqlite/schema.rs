@@ -8,8 +8,8 @@ use super::seal;
 /// The format this build writes; a store of a lower one is brought up to it (`upgrade`), one of a higher one is refused.
 ///
 /// 1: as first written. 2: `seal` in place of `head_hash`, and `identity` in `meta`. 3: bodies in files of their own, and the newest
-/// dedup keys not in the table yet.
-pub(in crate::inbox) const FORMAT: i64 = 3;
+/// dedup keys not in the table yet. 4: the newest events in those files alone, without rows yet.
+pub(in crate::inbox) const FORMAT: i64 = 4;
 /// `application_id` of the file, so that `file(1)` and we can tell it from any other database.
 const APPLICATION_ID: i32 = 0x686b_6c74;
 /// Bytes of a page.

@@ -219,7 +219,8 @@ pub(in crate::inbox) fn blob<'a>(row: &'a SqlRow<'_>, column: usize) -> rusqlite
     }
 }
 
-fn put_text(bytes: &mut Vec<u8>, text: Option<&str>) {
+/// Appends a text after its length.
+pub(super) fn put_text(bytes: &mut Vec<u8>, text: Option<&str>) {
     // No text is as long as the mark of none.
     let length = text.map_or(u32::MAX, |text| u32::try_from(text.len()).unwrap_or(u32::MAX - 1));
     bytes.extend_from_slice(&length.to_le_bytes());

@@ -1,8 +1,9 @@
-//! Headers and bodies of larger events, in files beside the database: written once, where SQLite would write them twice.
+//! Headers and bodies in files beside the database: written once, where SQLite would write them twice.
 //!
-//! A file is appended to and never changed. What is appended is synced before the transaction commits whose rows name it,
-//! so a row never names what is not there; what a transaction left behind that did not commit is written over. The rows
-//! hold the hashes. The table `segment` counts what is still needed of a file, which goes when that is nothing.
+//! A file is appended to and never changed. What is appended of an event is a record (`record`) that has all of it, so that it
+//! is kept once the file is synced: its row may come later (`unindexed`), and is made of the record after a crash
+//! (`recover`). What a transaction left behind that did not succeed is written over. The rows hold the hashes. The table
+//! `segment` counts what is still needed of a file, which goes when that is nothing, and how much of it has rows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -17,12 +18,13 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 
 use super::open::OpenError;
 use super::place::{self, Known};
+use super::record::{self, RecordKey};
 use super::schema::as_i64;
 use super::seal::blob;
 use super::transaction::TxError;
 
-/// Events with fewer bytes stay in the database: for them one synced file is cheaper than two.
-const EVENT_BYTES_MIN: usize = 4096;
+/// What a record takes besides headers and body, about.
+const RECORD_BYTES: i64 = 352;
 /// Bytes of a file, about; of a small store's, less.
 const FILE_BYTES: u64 = 32 << 20;
 const FILE_BYTES_MIN: u64 = 256 << 10;
@@ -73,12 +75,12 @@ pub(super) fn unreadable_file(error: io::Error) -> rusqlite::Error {
     )
 }
 
-fn path_of(folder: &Path, segment: i64) -> PathBuf {
+pub(super) fn path_of(folder: &Path, segment: i64) -> PathBuf {
     folder.join(format!("{PREFIX}{segment:010}"))
 }
 
 /// The numbers of the files in `folder`, with their lengths.
-fn files_in(folder: &Path) -> io::Result<BTreeMap<i64, u64>> {
+pub(super) fn files_in(folder: &Path) -> io::Result<BTreeMap<i64, u64>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -184,9 +186,13 @@ pub(super) struct Segments {
     file_bytes: u64,
     next: i64,
     current: Option<Current>,
+    key: RecordKey,
+    batch: u64,
     /// Of the open transaction: bytes to write at the end of the current file, and what it changes in the counts.
     unwritten: Vec<u8>,
     changes: BTreeMap<i64, Change>,
+    /// What changed before that is not in the counts yet.
+    unrecorded: BTreeMap<i64, Change>,
     /// Bytes of all files.
     taken: u64,
     /// Files that the open transaction has filled.
@@ -206,17 +212,61 @@ struct Current {
 
 /// What a transaction changes in the counts of a file.
 #[derive(Debug, Default, Clone, Copy)]
-struct Change {
-    events: i64,
-    bytes: i64,
-    first: i64,
-    last: i64,
-    end: i64,
+pub(super) struct Change {
+    pub(super) events: i64,
+    pub(super) bytes: i64,
+    pub(super) first: i64,
+    pub(super) last: i64,
+    /// 0: nothing was appended.
+    pub(super) end: i64,
+}
+
+impl Change {
+    /// What an event with so many bytes of headers and body takes of a file, about.
+    pub(super) fn of_event(bytes: i64) -> i64 {
+        bytes.saturating_add(RECORD_BYTES)
+    }
+
+    fn add(&mut self, later: Self) {
+        self.events += later.events;
+        self.bytes += later.bytes;
+        if later.end > 0 {
+            if self.end == 0 {
+                self.first = later.first;
+            }
+            self.last = later.last;
+            self.end = later.end;
+        }
+    }
+
+    /// Writes it into the counts of a file.
+    pub(super) fn record(self, conn: &Connection, segment: i64) -> rusqlite::Result<()> {
+        if self.end == 0 {
+            conn.prepare_cached(
+                "UPDATE segment SET events = events + ?2, live_bytes = live_bytes + ?3 WHERE id = ?1",
+            )?
+            .execute((segment, self.events, self.bytes))?;
+            return Ok(());
+        }
+        conn.prepare_cached(
+            "INSERT INTO segment (id, events, live_bytes, bytes, first_seq, last_seq)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO UPDATE SET events = events + ?2, live_bytes = live_bytes + ?3, bytes = ?4,
+               last_seq = ?6",
+        )?
+        .execute((segment, self.events, self.bytes, self.end, self.first, self.last))?;
+        Ok(())
+    }
 }
 
 impl Segments {
     /// Finds the files of the store in `folder`, and takes away those that no committed transaction has named.
-    pub(super) fn open(folder: &Path, bytes_max: u64, conn: &Connection) -> Result<Self, OpenError> {
+    pub(super) fn open(
+        folder: &Path,
+        bytes_max: u64,
+        conn: &Connection,
+        key: RecordKey,
+    ) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io {
             path: folder.to_owned(),
             source,
@@ -244,8 +294,11 @@ impl Segments {
             file_bytes: (bytes_max / 64).clamp(FILE_BYTES_MIN, FILE_BYTES),
             next,
             current: None,
+            key,
+            batch: 1,
             unwritten: Vec::new(),
             changes: BTreeMap::new(),
+            unrecorded: BTreeMap::new(),
             taken: files.values().sum(),
             filled: Vec::new(),
         })
@@ -263,44 +316,43 @@ impl Segments {
 
     /// Whether an event goes here.
     pub(super) fn takes(&self, headers: &[u8], body: &[u8]) -> bool {
-        let bytes = headers.len() + body.len();
-        bytes >= EVENT_BYTES_MIN && bytes as u64 <= self.file_bytes / 2
+        (headers.len() + body.len()) as u64 <= self.file_bytes / 2
     }
 
-    /// Gives headers and body of event `seq` a place; they are there once [`Segments::flush`] has returned.
+    /// Gives event `seq` a place; it is kept there once [`Segments::sync`] has returned.
     pub(super) fn append(
         &mut self,
-        conn: &Connection,
         seq: i64,
+        columns: &[u8],
         headers: &[u8],
         body: &[u8],
     ) -> Result<Place, TxError> {
-        let bytes = (headers.len() + body.len()) as u64;
-        let fits = |current: &Current| current.end + bytes <= self.file_bytes;
+        let bytes = (record::overhead(columns) + headers.len() + body.len()) as u64;
+        let fits = |current: &Current| current.end == 0 || current.end + bytes <= self.file_bytes;
         if !self.current.as_ref().is_some_and(fits) {
-            self.flush(conn)?;
+            self.sync()?;
             let next = self.make()?;
             self.filled.extend(self.current.replace(next));
         }
         let Some(current) = &mut self.current else {
             return Err(TxError::Final("there is no file for bodies".to_owned()));
         };
+        let before = self.unwritten.len();
+        let headers_at = record::write(&mut self.unwritten, self.key, self.batch, columns, headers);
+        self.unwritten.extend_from_slice(body);
         let place = Place {
             segment: current.segment,
-            offset: as_i64(current.end),
+            offset: as_i64(current.end + (headers_at - before) as u64),
             head_bytes: as_i64(headers.len() as u64),
         };
-        self.unwritten.extend_from_slice(headers);
-        self.unwritten.extend_from_slice(body);
         current.end += bytes;
-        let change = self.changes.entry(current.segment).or_default();
-        if change.events == 0 && change.end == 0 {
-            change.first = seq;
-        }
-        change.events += 1;
-        change.bytes += as_i64(bytes);
-        change.last = seq;
-        change.end = as_i64(current.end);
+        self.changes.entry(current.segment).or_default().add(Change {
+            events: 1,
+            bytes: Change::of_event(as_i64((headers.len() + body.len()) as u64)),
+            first: seq,
+            last: seq,
+            end: as_i64(current.end),
+        });
         Ok(place)
     }
 
@@ -308,54 +360,48 @@ impl Segments {
     pub(super) fn release(&mut self, segment: i64, bytes: i64) {
         let change = self.changes.entry(segment).or_default();
         change.events -= 1;
-        change.bytes -= bytes;
+        change.bytes -= Change::of_event(bytes);
     }
 
-    /// Makes durable what the transaction has appended, and writes the counts: the last thing before its COMMIT.
-    pub(super) fn flush(&mut self, conn: &Connection) -> Result<(), TxError> {
-        if let (Some(current), false) = (&self.current, self.unwritten.is_empty()) {
-            let from = current.end - self.unwritten.len() as u64;
-            current
-                .file
-                .write_all_at(&self.unwritten, from)
-                .map_err(write_failed)?;
-            current
-                .file
-                .sync_data()
-                .map_err(|error| TxError::Final(format!("a sync of bodies failed: {error}")))?;
-            // What was synced to a file that somebody removed is gone with us.
-            current.known.check().map_err(TxError::Final)?;
-            self.unwritten.clear();
-            self.unwritten.shrink_to(BUFFER_KEPT_BYTES);
+    /// Makes durable what the transaction has appended; whether there was anything.
+    pub(super) fn sync(&mut self) -> Result<bool, TxError> {
+        let (Some(current), false) = (&self.current, self.unwritten.is_empty()) else {
+            return Ok(false);
+        };
+        self.batch += 1;
+        let from = current.end - self.unwritten.len() as u64;
+        current
+            .file
+            .write_all_at(&self.unwritten, from)
+            .map_err(write_failed)?;
+        current
+            .file
+            .sync_data()
+            .map_err(|error| TxError::Final(format!("a sync of bodies failed: {error}")))?;
+        // What was synced to a file that somebody removed is gone with us.
+        current.known.check().map_err(TxError::Final)?;
+        self.unwritten.clear();
+        self.unwritten.shrink_to(BUFFER_KEPT_BYTES);
+        Ok(true)
+    }
+
+    /// Writes the counts, once every event that is in a file has its row: the last thing before a COMMIT.
+    pub(super) fn record(&self, conn: &Connection) -> rusqlite::Result<()> {
+        let mut all = self.unrecorded.clone();
+        for (segment, change) in &self.changes {
+            all.entry(*segment).or_default().add(*change);
         }
+        all.into_iter().try_for_each(|(segment, change)| change.record(conn, segment))
+    }
+
+    /// The transaction is durable; `recorded`: with the counts.
+    pub(super) fn committed(&mut self, recorded: bool) {
         for (segment, change) in std::mem::take(&mut self.changes) {
-            if change.end > 0 {
-                conn.prepare_cached(
-                    "INSERT INTO segment (id, events, live_bytes, bytes, first_seq, last_seq)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                     ON CONFLICT DO UPDATE SET events = events + ?2, live_bytes = live_bytes + ?3, bytes = ?4,
-                       last_seq = ?6",
-                )?
-                .execute((
-                    segment,
-                    change.events,
-                    change.bytes,
-                    change.end,
-                    change.first,
-                    change.last,
-                ))?;
-            } else {
-                conn.prepare_cached(
-                    "UPDATE segment SET events = events + ?2, live_bytes = live_bytes + ?3 WHERE id = ?1",
-                )?
-                .execute((segment, change.events, change.bytes))?;
-            }
+            self.unrecorded.entry(segment).or_default().add(change);
         }
-        Ok(())
-    }
-
-    /// The transaction is durable.
-    pub(super) fn committed(&mut self) {
+        if recorded {
+            self.unrecorded.clear();
+        }
         for full in self.filled.drain(..) {
             self.taken += full.end - full.committed;
         }
@@ -406,7 +452,8 @@ impl Segments {
             .prepare_cached("SELECT id FROM segment WHERE events <= 0 AND id <> ?1")?
             .query_map([current], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
-        // A count that is wrong must not take bodies along.
+        // Nor does a count that is wrong, or not up to date, take bodies along.
+        found.retain(|segment| !self.unrecorded.contains_key(segment));
         let mut named = Ok(());
         found.retain(|segment| match is_named(conn, *segment) {
             Ok(is_named) => !is_named,

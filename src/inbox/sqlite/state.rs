@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pub(super) store_id: [u8; 16],
     pub(super) hash_key: DedupHashKey,
     pub(super) figures: Figures,
+    /// Every event below this number has its row.
+    pub(super) indexed_to: AtomicI64,
     pub(super) control: Mutex<Control>,
     /// A wake-up is on its way to the committer.
     pub(super) woken: AtomicBool,
@@ -188,6 +190,7 @@ impl Shared {
             store_id: parts.store_id,
             hash_key: DedupHashKey(parts.hash_key),
             figures,
+            indexed_to: AtomicI64::new(0),
             control: Mutex::default(),
             woken: AtomicBool::new(false),
             phase: AtomicU8::new(ACCEPTING),

@@ -1,4 +1,7 @@
 //! One transaction of the committer, and what follows from it once it is durable.
+//!
+//! It reaches the database only once something asks for that ([`Transaction::write`]). New events alone do not: they are
+//! kept in a file (`segments`), and get their rows with the next transaction that does.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,6 +20,7 @@ use super::schema::{self, state, status};
 use super::seal;
 use super::segments::Segments;
 use super::state::{Parking, Settle, Shared};
+use super::unindexed::Unindexed;
 use crate::event::{KeptEvent, RouteName, Timestamp, UpstreamName};
 use crate::inbox::Outcome;
 
@@ -74,6 +78,8 @@ pub(super) struct Effects {
     pub(super) open_bytes: Vec<(Arc<Route>, i64)>,
     /// Change of the number of events.
     pub(super) events: i64,
+    /// The database was written to: every event has its row now.
+    pub(super) indexed: bool,
 }
 
 /// A lease that ended.
@@ -94,18 +100,19 @@ pub(super) struct Transaction<'a> {
     pub(super) effects: Effects,
     pub(super) segments: &'a mut Segments,
     pub(super) keys: &'a mut Keys,
+    pub(super) unindexed: &'a mut Unindexed,
     pub(super) statements: Statements<'a>,
+    /// It writes to the database.
+    writes: bool,
     /// Events of which every delivery is made, to be written by [`Transaction::close_delivered`].
     delivered: Vec<i64>,
-    cache: &'a mut Cache,
+    pub(super) cache: &'a mut Cache,
     first_seq: i64,
 }
 
 /// Those that run for each event, looked up once for all of a transaction.
 #[derive(Default)]
 pub(super) struct Statements<'a> {
-    pub(super) event: Option<CachedStatement<'a>>,
-    pub(super) payload: Option<CachedStatement<'a>>,
     pub(super) key: Option<CachedStatement<'a>>,
     state: Option<CachedStatement<'a>>,
 }
@@ -128,12 +135,13 @@ pub(super) fn prepared<'s, 'a>(
 pub(super) struct Beside {
     pub(super) segments: Segments,
     pub(super) keys: Keys,
+    pub(super) unindexed: Unindexed,
     cache: Cache,
 }
 
 /// Things looked up once.
 #[derive(Debug, Default)]
-struct Cache {
+pub(super) struct Cache {
     /// The set that was asked for last.
     last: Option<(RouteName, Arc<[UpstreamName]>, Arc<Wants>)>,
     wants: HashMap<(RouteName, Arc<[UpstreamName]>), Arc<Wants>>,
@@ -146,8 +154,20 @@ impl Beside {
         Self {
             segments,
             keys,
+            unindexed: Unindexed::default(),
             cache: Cache::default(),
         }
+    }
+}
+
+impl Cache {
+    /// What a seal is made with: the address as text (senders come in runs), and room to write in.
+    pub(super) fn sealing(&mut self, client: IpAddr) -> (&str, &mut Vec<u8>) {
+        let Self { address, scratch, .. } = self;
+        if address.as_ref().is_none_or(|(known, _)| *known != client) {
+            *address = Some((client, client.to_string().into()));
+        }
+        (address.as_ref().map_or("", |(_, text)| text), scratch)
     }
 }
 
@@ -161,7 +181,6 @@ impl<'a> Transaction<'a> {
         next_seq: &mut i64,
         work: impl FnOnce(&mut Self) -> Result<T, TxError>,
     ) -> Result<(T, Effects), TxError> {
-        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let mut tx = Self {
             conn,
             shared,
@@ -171,7 +190,9 @@ impl<'a> Transaction<'a> {
             effects: Effects::default(),
             segments: &mut beside.segments,
             keys: &mut beside.keys,
+            unindexed: &mut beside.unindexed,
             statements: Statements::default(),
+            writes: false,
             delivered: Vec::new(),
             cache: &mut beside.cache,
             first_seq: *next_seq,
@@ -179,20 +200,23 @@ impl<'a> Transaction<'a> {
         let (wall, steady) = (tx.now.0, tx.steady_now);
         let jumped = shared.jumps.since_last_commit(wall, steady);
         let noted = match jumped {
-            Some(_) => schema::set_meta(conn, "jumped_at", steady).map_err(TxError::from),
+            Some(_) => tx.note_jump(),
             None => Ok(()),
         };
         let result = noted.and_then(|()| work(&mut tx)).and_then(|done| {
-            tx.segments.flush(conn)?;
-            conn.prepare_cached("COMMIT")?.execute([])?;
-            shared.check_volume().map_err(TxError::Final)?;
+            tx.commit()?;
             Ok(done)
         });
         match result {
             Ok(done) => {
-                tx.segments.committed();
+                tx.segments.committed(tx.writes);
+                tx.unindexed.committed(tx.writes);
                 tx.keys.committed(tx.next_seq);
                 *next_seq = tx.next_seq;
+                if tx.writes {
+                    shared.indexed_to.store(tx.next_seq, Ordering::Release);
+                    tx.effects.indexed = true;
+                }
                 shared.jumps.committed(wall, steady, jumped.is_some());
                 if let Some(millis) = jumped {
                     shared.telemetry.clock_jumped(millis / 1000);
@@ -201,6 +225,7 @@ impl<'a> Transaction<'a> {
             }
             Err(error) => {
                 tx.segments.rolled_back();
+                tx.unindexed.rolled_back();
                 tx.keys.rolled_back();
                 // Some errors have rolled back already.
                 if !conn.is_autocommit() {
@@ -212,6 +237,51 @@ impl<'a> Transaction<'a> {
                 Err(error)
             }
         }
+    }
+
+    /// From here on the transaction writes to the database, in which every event has its row.
+    pub(super) fn write(&mut self) -> Result<(), TxError> {
+        if !self.writes {
+            self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            self.writes = true;
+        }
+        self.unindexed.insert(self.conn)?;
+        Ok(())
+    }
+
+    /// Whether it writes to the database.
+    pub(super) fn writes(&self) -> bool {
+        self.writes
+    }
+
+    /// Counts a repeat of an event; written with the next rows.
+    pub(super) fn note_repeat(&mut self, seq: i64) -> Result<(), TxError> {
+        if self.unindexed.is_over() {
+            self.write()?;
+        }
+        self.unindexed.repeat(seq);
+        Ok(())
+    }
+
+    fn note_jump(&mut self) -> Result<(), TxError> {
+        self.write()?;
+        schema::set_meta(self.conn, "jumped_at", self.steady_now)?;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), TxError> {
+        // Before the rows that name what it holds.
+        let synced = self.segments.sync()?;
+        if self.writes {
+            self.write()?;
+            self.unindexed.insert_repeats(self.conn)?;
+            self.segments.record(self.conn)?;
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
+        }
+        if synced || self.writes {
+            self.shared.check_volume().map_err(TxError::Final)?;
+        }
+        Ok(())
     }
 
     pub(super) fn wants(&mut self, route: &RouteName, upstreams: &Arc<[UpstreamName]>) -> Arc<Wants> {
@@ -231,9 +301,9 @@ impl<'a> Transaction<'a> {
         wants
     }
 
-    /// Whether the event is one that this transaction has accepted: its body may not be written yet.
+    /// Whether the event came a moment ago: its body may not be written yet, or its row.
     pub(super) fn is_new(&self, seq: i64) -> bool {
-        seq >= self.first_seq
+        seq >= self.first_seq || self.unindexed.columns(seq).is_some()
     }
 
     /// Gives back the place of an event's headers and body outside the database; whether it had one.
@@ -253,15 +323,6 @@ impl<'a> Transaction<'a> {
             .prepare_cached("UPDATE event SET segment = 0 WHERE seq = ?1")?
             .execute([seq])?;
         Ok(true)
-    }
-
-    /// What a seal is made with: the address as text (senders come in runs), and room to write in.
-    pub(super) fn sealing(&mut self, client: IpAddr) -> (&str, &mut Vec<u8>) {
-        let Cache { address, scratch, .. } = &mut *self.cache;
-        if address.as_ref().is_none_or(|(known, _)| *known != client) {
-            *address = Some((client, client.to_string().into()));
-        }
-        (address.as_ref().map_or("", |(_, text)| text), scratch)
     }
 
     /// Bytes of the open events of a route, this transaction's included.
@@ -335,6 +396,25 @@ impl<'a> Transaction<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Notes how a lease ended where nothing needs to be written for that now: the event was delivered before it got its row.
+    pub(super) fn settle_unindexed(&mut self, settle: &Settle) -> bool {
+        let delivered = matches!(settle.outcome, Outcome::Delivered { .. });
+        let plain = delivered && !settle.has_row && settle.members == 1 && settle.done.is_none();
+        if !plain || !self.unindexed.close(settle.seq, self.steady_now) {
+            return false;
+        }
+        if let Some(route) = self.shared.names.route_by_id(settle.lane.route) {
+            self.add_open_bytes(&route, -settle.bytes);
+        }
+        self.effects.counts.push((settle.lane.clone(), -1, 0));
+        self.effects.settled.push(Settled {
+            lane: settle.lane.clone(),
+            seq: settle.seq,
+            due: None,
+        });
+        true
     }
 
     /// Writes how a lease ended; after all of them [`Transaction::close_delivered`] is called.
@@ -476,6 +556,11 @@ impl Effects {
         }
         for (lane, seq, due) in self.pending {
             lane.due(seq, due);
+        }
+        if self.indexed {
+            for lane in shared.names.lanes() {
+                lane.indexed();
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use super::committer::{Committer, Failed};
 use super::load::{Open, open_events, stray};
 use super::place;
 use super::prune::{Pruned, Pruner};
+use super::row::EVENT_OVERHEAD_BYTES;
 use super::schema::{PAGE_BYTES, as_i64, status};
 use super::transaction::{Transaction, TxError};
 
@@ -59,7 +60,7 @@ impl Committer {
         match number("PRAGMA page_count").and_then(|pages| Ok((pages, number("PRAGMA freelist_count")?))) {
             Ok((pages, free)) => {
                 let pages = (pages - free).max(0).cast_unsigned() + wal_pages;
-                self.used = pages * PAGE_BYTES + self.beside.segments.taken();
+                self.database_bytes = pages * PAGE_BYTES;
                 if self.room() == 0 {
                     self.shared.set_full(true);
                 }
@@ -73,7 +74,13 @@ impl Committer {
     pub(super) fn room(&self) -> u64 {
         let limit = self.limit();
         let reserve = RESERVE_BYTES.min(limit / 8);
-        (limit - reserve).saturating_sub(self.used)
+        (limit - reserve).saturating_sub(self.used())
+    }
+
+    /// Bytes that the store takes, with those that rows to come will.
+    fn used(&self) -> u64 {
+        let rows = self.beside.unindexed.len() * EVENT_OVERHEAD_BYTES;
+        self.database_bytes + self.beside.segments.taken() + rows as u64
     }
 
     /// Bytes that the store may take on this volume now.
@@ -86,6 +93,10 @@ impl Committer {
         self.next_tick = Instant::now() + TICK;
         if let Err(reason) = self.shared.check_files() {
             return self.rolled_back(TxError::Final(reason), Vec::new());
+        }
+        if self.beside.unindexed.since().is_some() && !self.is_held() {
+            // What is looked for below is looked for among the rows.
+            self.commit(true)?;
         }
         let (pages, copied) = self.wal("PRAGMA wal_checkpoint(NOOP)")?;
         if pages > copied {
@@ -196,12 +207,12 @@ impl Committer {
 
     /// One slice of whatever is to go.
     pub(super) fn prune(&mut self) -> Result<(), Failed> {
-        if self.hold_until.is_some_and(|until| Instant::now() < until) {
+        if self.is_held() {
             return Ok(());
         }
         self.pruner.rest();
         let mut found = 0;
-        if self.used > self.limit() / 5 * 4 && self.pruner.space_due() {
+        if self.used() > self.limit() / 5 * 4 && self.pruner.space_due() {
             let started = Instant::now();
             let pruned = self.slice(|pruner, tx| pruner.space(tx))?;
             if let Some(pruned) = pruned {
@@ -233,7 +244,10 @@ impl Committer {
             &self.shared,
             &mut self.beside,
             &mut self.next_seq,
-            |tx| work(pruner, tx),
+            |tx| {
+                tx.write()?;
+                work(pruner, tx)
+            },
         );
         match result {
             Ok((pruned, effects)) => {

@@ -1,0 +1,277 @@
+//! What is written of an event before its sender has an answer: a record in a file of bodies, from which its row is made
+//! later, or after a crash.
+//!
+//! A record is a frame, the row's columns, the headers and the body. Its check is keyed with a number of the store's own, so
+//! that no body can hold bytes that look like a record, and no record of another store counts.
+//!
+//! ```text
+//! mark 4 | bytes of columns 4 | batch 8 | check 8 | columns | headers | body      (numbers are little-endian)
+//! columns: 12 numbers of 8 | hash of the body 16 | 0 or 1, dedup key 16 | 11 texts, each after its length 4
+//! ```
+
+use rusqlite::CachedStatement;
+use twox_hash::XxHash3_64;
+
+use super::row::weight;
+use super::seal::{body_hash, half, put_text};
+use super::segments::Place;
+
+const MARK: [u8; 4] = *b"hkr1";
+/// Of the frame: what the check covers, and all of it.
+const CHECKED_BYTES: usize = 16;
+const FRAME_BYTES: usize = 24;
+const NUMBERS: usize = 12;
+const TEXTS: usize = 11;
+const NO_TEXT: u32 = u32::MAX;
+
+/// The number that checks of a store's records are keyed with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RecordKey(u64);
+
+impl RecordKey {
+    pub(super) fn of_store(hash_key: &[u8; 16]) -> Self {
+        Self(half(&[&hash_key[..], b"records"].concat()).cast_unsigned())
+    }
+}
+
+/// The columns of an event's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Columns<'a> {
+    pub(super) seq: i64,
+    pub(super) route: i64,
+    pub(super) state: i64,
+    pub(super) wants: i64,
+    pub(super) received_at: i64,
+    pub(super) settled_at: i64,
+    pub(super) keep_until: i64,
+    pub(super) flags: i64,
+    pub(super) key_kind: i64,
+    pub(super) seal: i64,
+    pub(super) head_bytes: i64,
+    pub(super) body_bytes: i64,
+    pub(super) body_hash: [u8; 16],
+    pub(super) dedup_key: Option<[u8; 16]>,
+    /// `event_id, event_type, provider, method, path_rest, query, host, client, secret, event_key, possible_duplicate_of`.
+    pub(super) texts: [Option<&'a str>; TEXTS],
+}
+
+/// A record that was found in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found<'a> {
+    /// Records of one batch were written and synced together; a later batch has a higher number.
+    pub(super) batch: u64,
+    pub(super) columns: Columns<'a>,
+    /// From the record's first byte to its headers, and to its end.
+    pub(super) headers_at: usize,
+    pub(super) end: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// Appends the columns.
+    pub(super) fn write(&self, to: &mut Vec<u8>) {
+        let numbers: [i64; NUMBERS] = [
+            self.seq,
+            self.route,
+            self.state,
+            self.wants,
+            self.received_at,
+            self.settled_at,
+            self.keep_until,
+            self.flags,
+            self.key_kind,
+            self.seal,
+            self.head_bytes,
+            self.body_bytes,
+        ];
+        for number in numbers {
+            to.extend_from_slice(&number.to_le_bytes());
+        }
+        to.extend_from_slice(&self.body_hash);
+        to.push(u8::from(self.dedup_key.is_some()));
+        to.extend_from_slice(&self.dedup_key.unwrap_or_default());
+        for text in self.texts {
+            put_text(to, text);
+        }
+    }
+
+    /// Reads what [`Columns::write`] has written; `None` where these are other bytes.
+    pub(super) fn read(mut bytes: &'a [u8]) -> Option<Self> {
+        let bytes = &mut bytes;
+        let mut numbers = [0; NUMBERS];
+        for number in &mut numbers {
+            *number = i64::from_le_bytes(*take(bytes)?);
+        }
+        let body_hash = *take(bytes)?;
+        let [has_key] = *take(bytes)?;
+        let dedup_key = Some(*take(bytes)?).filter(|_| has_key == 1);
+        let mut texts = [None; TEXTS];
+        for text in &mut texts {
+            let length = u32::from_le_bytes(*take(bytes)?);
+            if length != NO_TEXT {
+                let (found, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
+                *bytes = rest;
+                *text = Some(std::str::from_utf8(found).ok()?);
+            }
+        }
+        let [
+            seq,
+            route,
+            state,
+            wants,
+            received_at,
+            settled_at,
+            keep_until,
+            flags,
+            key_kind,
+            seal,
+            head_bytes,
+            body_bytes,
+        ] = numbers;
+        bytes.is_empty().then_some(Self {
+            seq,
+            route,
+            state,
+            wants,
+            received_at,
+            settled_at,
+            keep_until,
+            flags,
+            key_kind,
+            seal,
+            head_bytes,
+            body_bytes,
+            body_hash,
+            dedup_key,
+            texts,
+        })
+    }
+
+    /// The provider's id of the event.
+    pub(super) fn event_id(&self) -> Option<&'a str> {
+        let [event_id, ..] = self.texts;
+        event_id
+    }
+
+    /// The key that the event is handed over with, where that is not derived.
+    pub(super) fn event_key(&self) -> Option<&'a str> {
+        let [.., event_key, _] = self.texts;
+        event_key
+    }
+
+    /// What the event takes in the store, about.
+    pub(super) fn weight(&self) -> i64 {
+        let length = |bytes: i64| usize::try_from(bytes).unwrap_or_default();
+        weight(length(self.head_bytes), length(self.body_bytes))
+    }
+
+    /// Runs `insert`, which is [`INSERT`], for a row whose headers and body are at `place`; `None`: in `payload`.
+    pub(super) fn insert(
+        &self,
+        insert: &mut CachedStatement<'_>,
+        place: Option<Place>,
+    ) -> rusqlite::Result<()> {
+        let (segment, offset, head_bytes) =
+            place.map_or((0, 0, 0), |place| (place.segment, place.offset, place.head_bytes));
+        let numbers = [
+            self.seq,
+            self.route,
+            self.state,
+            self.wants,
+            self.weight(),
+            self.received_at,
+            self.settled_at,
+            self.keep_until,
+            self.flags,
+            self.key_kind,
+            self.body_bytes,
+            self.seal,
+            segment,
+            offset,
+            head_bytes,
+        ];
+        for (parameter, number) in (1..).zip(numbers) {
+            insert.raw_bind_parameter(parameter, number)?;
+        }
+        insert.raw_bind_parameter(16, &self.body_hash[..])?;
+        insert.raw_bind_parameter(17, self.dedup_key.as_ref().map(|key| &key[..]))?;
+        for (parameter, text) in (18..).zip(self.texts) {
+            insert.raw_bind_parameter(parameter, text)?;
+        }
+        insert.raw_execute().map(drop)
+    }
+}
+
+/// Inserts a row by [`Columns::insert`]. It counts as settled from when it came until it is.
+pub(super) const INSERT: &str = "INSERT INTO event (seq, route, state, wants, bytes, received_at, settled_at,
+  keep_until, flags, key_kind, body_bytes, seal, segment, offset, head_bytes, body_hash, dedup_key, event_id,
+  event_type, provider, method, path_rest, query, host, client, secret, event_key, possible_duplicate_of)
+  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
+  ?24, ?25, ?26, ?27, ?28)";
+
+/// Appends a record without its body, which is to follow; where its headers begin in `to`.
+pub(super) fn write(to: &mut Vec<u8>, key: RecordKey, batch: u64, columns: &[u8], headers: &[u8]) -> usize {
+    let start = to.len();
+    to.extend_from_slice(&MARK);
+    to.extend_from_slice(&u32::try_from(columns.len()).unwrap_or(u32::MAX).to_le_bytes());
+    to.extend_from_slice(&batch.to_le_bytes());
+    to.extend_from_slice(&[0; FRAME_BYTES - CHECKED_BYTES]);
+    to.extend_from_slice(columns);
+    to.extend_from_slice(headers);
+    if let Some((frame, rest)) = to.get_mut(start..).and_then(|record| record.split_at_mut_checked(FRAME_BYTES)) {
+        let (checked, check) = frame.split_at_mut(CHECKED_BYTES);
+        check.copy_from_slice(&key.check(checked, rest).to_le_bytes());
+    }
+    start + FRAME_BYTES + columns.len()
+}
+
+/// Bytes of a record besides its headers and its body.
+pub(super) fn overhead(columns: &[u8]) -> usize {
+    FRAME_BYTES + columns.len()
+}
+
+/// The record at the beginning of `bytes`; `None` where there is none that is whole.
+pub(super) fn at_start(bytes: &[u8], key: RecordKey) -> Option<Found<'_>> {
+    let (frame, rest) = bytes.split_at_checked(FRAME_BYTES)?;
+    let (checked, mut check) = frame.split_at_checked(CHECKED_BYTES)?;
+    let mut fields = checked;
+    let fields = &mut fields;
+    if *take::<4>(fields)? != MARK {
+        return None;
+    }
+    let length = usize::try_from(u32::from_le_bytes(*take(fields)?)).ok()?;
+    let batch = u64::from_le_bytes(*take(fields)?);
+    let columns = Columns::read(rest.get(..length)?)?;
+    let head_bytes = usize::try_from(columns.head_bytes).ok()?;
+    let body_bytes = usize::try_from(columns.body_bytes).ok()?;
+    let body_at = length.checked_add(head_bytes)?;
+    let rest_bytes = body_at.checked_add(body_bytes)?;
+    let body = rest.get(body_at..rest_bytes)?;
+    let whole = key.check(checked, rest.get(..body_at)?) == u64::from_le_bytes(*take(&mut check)?)
+        && body_hash(body) == columns.body_hash;
+    whole.then_some(Found {
+        batch,
+        columns,
+        headers_at: FRAME_BYTES + length,
+        end: FRAME_BYTES + rest_bytes,
+    })
+}
+
+/// Where the next record may begin behind the first byte of `bytes`.
+pub(super) fn next_mark(bytes: &[u8]) -> Option<usize> {
+    let found = memchr::memmem::find(bytes.get(1..)?, &MARK)?;
+    Some(found + 1)
+}
+
+impl RecordKey {
+    fn check(self, frame: &[u8], rest: &[u8]) -> u64 {
+        let rest = XxHash3_64::oneshot_with_seed(self.0, rest);
+        XxHash3_64::oneshot_with_seed(self.0 ^ rest, frame)
+    }
+}
+
+/// Takes the first `N` bytes.
+fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (found, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(found)
+}

@@ -1,0 +1,209 @@
+//! What a start after a crash finds in the files of bodies: events that were kept, and have no row yet.
+//!
+//! They get their rows before anything else is read. A record that is not whole is what a power cut left of a batch that
+//! nobody was told of. Where batches that came later are whole, it was synced and has been damaged since: that is said, and
+//! the file is kept for whoever can make something of it.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::open::OpenError;
+use super::record::{self, Found, RecordKey};
+use super::recount;
+use super::segments::{Change, Place, files_in, path_of};
+use crate::event::Timestamp;
+
+/// How far the rows go.
+#[derive(Debug, Clone, Copy)]
+struct Indexed {
+    /// The newest file that has any.
+    segment: i64,
+    /// How much of it; `None` where the count of it is damaged.
+    bytes: Option<u64>,
+    /// The number of the next event.
+    next_seq: i64,
+}
+
+/// What was met so far, to see what is missing.
+#[derive(Debug)]
+struct Chain {
+    next_seq: i64,
+    /// Missing for certain.
+    lost: u64,
+    /// Missing, if the batch of what follows was synced: file, batch, events.
+    open: Option<(i64, u64, u64)>,
+}
+
+/// Gives their rows to events that were kept without.
+pub(super) fn recover(
+    conn: &Connection,
+    folder: &Path,
+    key: RecordKey,
+    now: Timestamp,
+) -> Result<(), OpenError> {
+    let io = |source| OpenError::Io {
+        path: folder.to_owned(),
+        source,
+    };
+    let sqlite = |error| OpenError::of(folder, error);
+    let indexed = Indexed::read(conn).map_err(sqlite)?;
+    let mut chain = Chain {
+        next_seq: indexed.next_seq,
+        lost: 0,
+        open: None,
+    };
+    let mut files = files_in(folder).map_err(io)?;
+    let files = files.split_off(&indexed.segment);
+    let mut recovered = 0;
+    for (&segment, &length) in &files {
+        let (from, first) = indexed.rest_of(segment, length);
+        if from == length {
+            continue;
+        }
+        let mut file = File::open(path_of(folder, segment)).map_err(io)?;
+        let bytes = read_from(&mut file, from).map_err(io)?;
+        let mut found = records(&bytes, key);
+        found.retain(|(_, found)| found.columns.seq >= first);
+        if found.is_empty() {
+            continue;
+        }
+        // What was written may not have been synced.
+        file.sync_data().map_err(io)?;
+        recovered += insert(conn, segment, from, &found).map_err(sqlite)?;
+        found.iter().for_each(|(_, found)| chain.meet(segment, found));
+    }
+    if recovered > 0 {
+        tracing::info!(events = recovered, "events kept before a crash were given their rows");
+    }
+    if chain.lost > 0 {
+        for segment in files.keys() {
+            let path = path_of(folder, *segment);
+            std::fs::copy(&path, format!("{}.damaged-{}", path.display(), now.0)).map_err(io)?;
+        }
+        tracing::error!(
+            events = chain.lost,
+            "a file of bodies was damaged: events of the last commits are lost, have them sent again"
+        );
+    }
+    Ok(())
+}
+
+impl Indexed {
+    fn read(conn: &Connection) -> rusqlite::Result<Self> {
+        let next_seq = recount::next_seq(conn)?;
+        let counted: Option<(i64, i64, i64)> = conn
+            .query_row("SELECT id, bytes, last_seq FROM segment ORDER BY id DESC LIMIT 1", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()?;
+        let Some((segment, bytes, last_seq)) = counted else {
+            return Ok(Self { segment: 0, bytes: None, next_seq });
+        };
+        // The last event in it, while it is there, ends where what has rows ends.
+        let end: Option<i64> = conn
+            .query_row(
+                "SELECT offset + head_bytes + body_bytes FROM event WHERE seq = ?1 AND segment = ?2",
+                [last_seq, segment],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let agree = end.is_none_or(|end| end == bytes);
+        let bytes = u64::try_from(bytes).ok().filter(|_| agree);
+        Ok(Self { segment, bytes, next_seq })
+    }
+
+    /// Where in a file of `length` bytes records without rows begin, and the lowest number that they can have.
+    fn rest_of(&self, segment: i64, length: u64) -> (u64, i64) {
+        match self.bytes.filter(|bytes| *bytes <= length) {
+            _ if segment != self.segment => (0, i64::MIN),
+            Some(bytes) => (bytes, i64::MIN),
+            None => (0, self.next_seq),
+        }
+    }
+}
+
+fn read_from(file: &mut File, from: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(from))?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The records in `bytes`, with their places. One of an earlier batch than the record before it is what is left of a batch
+/// that was taken back.
+fn records(bytes: &[u8], key: RecordKey) -> Vec<(usize, Found<'_>)> {
+    let (mut found, mut at, mut batch) = (Vec::new(), 0, 0);
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        match record::at_start(rest, key) {
+            Some(record) => {
+                if record.batch >= batch {
+                    batch = record.batch;
+                    found.push((at, record));
+                }
+                at += record.end;
+            }
+            None => match record::next_mark(rest) {
+                Some(skip) => at += skip,
+                None => break,
+            },
+        }
+    }
+    found
+}
+
+/// Inserts rows for the records of a file; how many.
+fn insert(conn: &Connection, segment: i64, from: u64, found: &[(usize, Found<'_>)]) -> rusqlite::Result<u64> {
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    let mut inserted = 0;
+    let result = found.iter().try_for_each(|(at, record)| {
+        let offset = |within: usize| i64::try_from(from + (at + within) as u64).unwrap_or(i64::MAX);
+        let columns = &record.columns;
+        let place = Place {
+            segment,
+            offset: offset(record.headers_at),
+            head_bytes: columns.head_bytes,
+        };
+        let mut change = Change {
+            end: offset(record.end),
+            first: columns.seq,
+            last: columns.seq,
+            ..Change::default()
+        };
+        // One that has a row was counted with it.
+        if !conn.prepare_cached("SELECT 1 FROM event WHERE seq = ?1")?.exists([columns.seq])? {
+            columns.insert(&mut conn.prepare_cached(record::INSERT)?, Some(place))?;
+            change.events = 1;
+            change.bytes = Change::of_event(columns.head_bytes + columns.body_bytes);
+            inserted += 1;
+        }
+        change.record(conn, segment)
+    });
+    match result.and_then(|()| conn.execute_batch("COMMIT")) {
+        Ok(()) => Ok(inserted),
+        Err(error) => {
+            // Whatever is left open goes with the connection.
+            drop(conn.execute_batch("ROLLBACK"));
+            Err(error)
+        }
+    }
+}
+
+impl Chain {
+    fn meet(&mut self, segment: i64, found: &Found<'_>) {
+        if let Some((file, batch, events)) = self.open
+            && (file, batch) < (segment, found.batch)
+        {
+            self.lost += events;
+            self.open = None;
+        }
+        let missing = found.columns.seq.saturating_sub(self.next_seq);
+        if missing > 0 {
+            let before = self.open.map_or(0, |(_, _, events)| events);
+            self.open = Some((segment, found.batch, before + missing.cast_unsigned()));
+        }
+        self.next_seq = self.next_seq.max(found.columns.seq.saturating_add(1));
+    }
+}

@@ -1,0 +1,180 @@
+//! Events that are kept in a file and have no row yet: their columns, until the next transaction writes them all at once.
+//!
+//! Most are delivered by then, so that their rows are written once, as those of delivered events.
+
+use std::time::Instant;
+
+use rusqlite::Connection;
+
+use super::record::{self, Columns};
+use super::schema::state;
+use super::segments::Place;
+
+/// Rows are written once this many wait.
+const ROWS: usize = 1024;
+/// Or their columns, or repeats, take this many bytes.
+const COLUMNS_BYTES: usize = 1 << 20;
+/// More are not taken on: whoever comes next waits for a transaction.
+const ROWS_MAX: usize = 4 * ROWS;
+const COLUMNS_BYTES_MAX: usize = 4 * COLUMNS_BYTES;
+
+/// The events, in the order of their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Unindexed {
+    columns: Vec<u8>,
+    rows: Vec<Row>,
+    since: Option<Instant>,
+    /// How many are durable; the others are the open transaction's.
+    kept: usize,
+    /// How many have got their rows in the open transaction.
+    inserted: usize,
+    /// Events of which a repeat came.
+    repeats: Vec<i64>,
+    repeats_kept: usize,
+    /// What the open transaction has closed.
+    closed: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Row {
+    seq: i64,
+    /// Where its columns end.
+    end: usize,
+    place: Place,
+    /// When it was delivered, in steady time.
+    delivered_at: Option<i64>,
+}
+
+impl Unindexed {
+    /// Whether rows should be written soon.
+    pub(super) fn is_full(&self) -> bool {
+        self.rows.len() >= ROWS || self.columns.len() >= COLUMNS_BYTES || self.repeats.len() >= ROWS
+    }
+
+    /// Whether no further event may come before rows are written.
+    pub(super) fn is_over(&self) -> bool {
+        self.rows.len() >= ROWS_MAX || self.columns.len() >= COLUMNS_BYTES_MAX || self.repeats.len() >= ROWS_MAX
+    }
+
+    /// Since when something waits to be written.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// How many events.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Begins an event: room for its columns, to be given a place by [`Unindexed::put`] or taken back.
+    pub(super) fn write(&mut self, columns: &Columns<'_>) -> &[u8] {
+        let from = self.columns.len();
+        columns.write(&mut self.columns);
+        self.columns.get(from..).unwrap_or_default()
+    }
+
+    /// The event that was begun last is number `seq` and has its headers and body at `place`.
+    pub(super) fn put(&mut self, seq: i64, place: Place) {
+        self.since.get_or_insert_with(Instant::now);
+        self.rows.push(Row {
+            seq,
+            end: self.columns.len(),
+            place,
+            delivered_at: None,
+        });
+    }
+
+    /// A repeat of an event came.
+    pub(super) fn repeat(&mut self, seq: i64) {
+        self.since.get_or_insert_with(Instant::now);
+        self.repeats.push(seq);
+    }
+
+    fn index(&self, seq: i64) -> Option<usize> {
+        self.rows.binary_search_by_key(&seq, |row| row.seq).ok()
+    }
+
+    /// The columns of an event, with its state as it is now.
+    pub(super) fn columns(&self, seq: i64) -> Option<Columns<'_>> {
+        self.columns_at(self.index(seq)?)
+    }
+
+    fn columns_at(&self, index: usize) -> Option<Columns<'_>> {
+        let row = self.rows.get(index)?;
+        let from = index.checked_sub(1).and_then(|before| self.rows.get(before)).map_or(0, |before| before.end);
+        let mut columns = Columns::read(self.columns.get(from..row.end)?)?;
+        if let Some(at) = row.delivered_at {
+            (columns.state, columns.settled_at) = (state::DELIVERED, at);
+        }
+        Some(columns)
+    }
+
+    /// Every delivery of an event is made; false if it has a row.
+    pub(super) fn close(&mut self, seq: i64, at: i64) -> bool {
+        // With its row already, in the open transaction, it is the row that is closed.
+        let Some(index) = self.index(seq).filter(|index| *index >= self.inserted) else {
+            return false;
+        };
+        if let Some(row) = self.rows.get_mut(index) {
+            row.delivered_at = Some(at);
+            self.closed.push(index);
+        }
+        true
+    }
+
+    /// Writes the rows of all that have none yet, in an open transaction.
+    pub(super) fn insert(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        if self.inserted == self.rows.len() {
+            return Ok(());
+        }
+        let mut insert = conn.prepare_cached(record::INSERT)?;
+        for (index, row) in self.rows.iter().enumerate().skip(self.inserted) {
+            if let Some(columns) = self.columns_at(index) {
+                columns.insert(&mut insert, Some(row.place))?;
+            }
+        }
+        self.inserted = self.rows.len();
+        Ok(())
+    }
+
+    /// Writes the counts of repeats, once the events have their rows.
+    pub(super) fn insert_repeats(&self, conn: &Connection) -> rusqlite::Result<()> {
+        let mut repeats = self.repeats.clone();
+        repeats.sort_unstable();
+        let mut update = conn.prepare_cached("UPDATE event SET duplicates = duplicates + ?2 WHERE seq = ?1")?;
+        for same in repeats.chunk_by(|one, other| one == other) {
+            update.execute((same.first(), i64::try_from(same.len()).unwrap_or(i64::MAX)))?;
+        }
+        Ok(())
+    }
+
+    /// What the open transaction has changed is durable; `indexed`: with rows.
+    pub(super) fn committed(&mut self, indexed: bool) {
+        self.closed.clear();
+        self.inserted = 0;
+        if indexed {
+            self.columns.clear();
+            self.rows.clear();
+            self.repeats.clear();
+            self.since = None;
+        }
+        self.kept = self.rows.len();
+        self.repeats_kept = self.repeats.len();
+    }
+
+    /// Nothing of the open transaction is left.
+    pub(super) fn rolled_back(&mut self) {
+        self.inserted = 0;
+        for index in self.closed.drain(..) {
+            if let Some(row) = self.rows.get_mut(index) {
+                row.delivered_at = None;
+            }
+        }
+        self.rows.truncate(self.kept);
+        self.columns.truncate(self.rows.last().map_or(0, |row| row.end));
+        self.repeats.truncate(self.repeats_kept);
+        if self.rows.is_empty() && self.repeats.is_empty() {
+            self.since = None;
+        }
+    }
+}
