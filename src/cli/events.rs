@@ -284,7 +284,14 @@ fn open(place: &PlaceArgs, defaults: &Defaults) -> Result<Reader, EventsError> {
                 },
                 None => EventsError::NoStore,
             })?;
-    Ok(Reader::open(store)?)
+    let reader = Reader::open(store)?;
+    match reader.without_rows() {
+        0 => {}
+        events => super::err(&format!(
+            "note: {events} of the newest events are kept and not listed yet; they are once the gateway has started"
+        )),
+    }
+    Ok(reader)
 }
 
 fn selection(filter: &FilterArgs, now: Timestamp) -> Result<Selection, EventsError> {

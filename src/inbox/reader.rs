@@ -4,16 +4,22 @@
 //! needs the permissions of the gateway's user.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
 
 use super::sqlite::{
-    Bodies, DB_FILE, FORMAT, Head, blob, delivery_status, event_state, flag, open_reader, readable,
-    seal_of_names,
+    Bodies, DB_FILE, FORMAT, Head, blob, delivery_status, event_state, flag, has_rows, open_reader, readable,
+    seal_of_names, without_rows,
 };
 use super::{Selection, Status};
 use crate::event::{Seq, Timestamp};
+
+/// A gateway that runs writes rows sooner than this.
+const ROWS_WAIT: Duration = Duration::from_millis(500);
+/// Between two looks.
+const ROWS_LOOK: Duration = Duration::from_millis(5);
 
 /// Rows of one list.
 pub const LIST_MAX: usize = 1_000;
@@ -69,6 +75,7 @@ impl From<rusqlite::Error> for ReaderError {
 pub struct Reader {
     pub(super) conn: Connection,
     pub(super) bodies: Bodies,
+    pub(super) without_rows: u64,
 }
 
 /// One event of a list.
@@ -198,12 +205,19 @@ impl Reader {
         })?;
         match found {
             FORMAT => Ok(Self {
+                without_rows: wait_for_rows(&conn, path)?,
                 conn,
                 bodies: Bodies::new(path),
             }),
             found if found > FORMAT => Err(ReaderError::NewerFormat { found, known: FORMAT }),
             found => Err(ReaderError::OlderFormat { found, known: FORMAT }),
         }
+    }
+
+    /// How many of the newest events were kept and could not be listed when this was opened: those that the gateway accepted
+    /// just before it ended, until it starts again.
+    pub fn without_rows(&self) -> u64 {
+        self.without_rows
     }
 
     /// The newest events that match, below `before` if it is given, at most `limit` (and [`LIST_MAX`]).
@@ -393,6 +407,20 @@ impl Reader {
             events: count("SELECT count(*) FROM event")?,
         })
     }
+}
+
+/// Waits for the rows of the events that are there now: the gateway writes them a moment after it has accepted an event. How
+/// many still have none.
+fn wait_for_rows(conn: &Connection, path: &Path) -> Result<u64, ReaderError> {
+    let (events, last) = without_rows(conn, path)?;
+    let begun = Instant::now();
+    while events > 0 && !has_rows(conn, last)? {
+        if begun.elapsed() > ROWS_WAIT {
+            return Ok(events);
+        }
+        std::thread::sleep(ROWS_LOOK);
+    }
+    Ok(0)
 }
 
 fn line(row: &Row<'_>) -> rusqlite::Result<EventLine> {

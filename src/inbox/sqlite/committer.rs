@@ -179,7 +179,10 @@ impl Committer {
     fn gather(&mut self, queue: &Receiver<Message>) -> bool {
         let now = Instant::now();
         let mut until = self.next_tick;
-        for since in [self.settles_since, self.beside.unindexed.since()].into_iter().flatten() {
+        for since in [self.settles_since, self.beside.unindexed.since()]
+            .into_iter()
+            .flatten()
+        {
             until = until.min(since + WRITE_WAIT);
         }
         if !self.replays.is_empty() || self.closing || self.pruner.is_busy() {
@@ -247,9 +250,8 @@ impl Committer {
                 || self.closing
                 || self.settles_since.is_none()
                 || waited(self.settles_since));
-        let rows = unindexed.is_full()
-            || waited(unindexed.since())
-            || (self.closing && unindexed.since().is_some());
+        let rows =
+            unindexed.is_full() || waited(unindexed.since()) || (self.closing && unindexed.since().is_some());
         let lazy = !self.marks.is_empty() && Instant::now() >= self.next_tick;
         settles || rows || lazy || !self.replays.is_empty() || !self.parkings.is_empty()
     }
@@ -356,8 +358,11 @@ impl Committer {
         effects.apply(&self.shared);
         let mut stays = left_over.iter().copied().chain(settles..).peekable();
         let mut places = 0..;
-        self.settles
-            .retain(|_| places.next().is_some_and(|place| stays.next_if_eq(&place).is_some()));
+        self.settles.retain(|_| {
+            places
+                .next()
+                .is_some_and(|place| stays.next_if_eq(&place).is_some())
+        });
         self.shared
             .figures
             .unsettled

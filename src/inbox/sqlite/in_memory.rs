@@ -106,6 +106,7 @@ impl Rows {
             reader: Reader {
                 conn,
                 bodies: Bodies::new(&inbox.shared.settings.path),
+                without_rows: 0,
             },
             shared: inbox.shared.clone(),
             columns,

@@ -327,7 +327,8 @@ mod tests {
         fn add(&mut self) -> i64 {
             let seq = self.next;
             self.write(seq, key(seq.cast_unsigned() << 32, 0));
-            self.keys.merge(&self.conn, 1).unwrap();
+            self.keys.came(1);
+            self.keys.merge(&self.conn).unwrap();
             self.keys.learn(&self.conn, 3);
             self.next += 1;
             self.keys.committed(self.next);
@@ -434,7 +435,8 @@ mod tests {
         store.next = 6;
         store.read_again();
         store.add();
-        store.keys.merge(&store.conn, 0).unwrap();
+        store.keys.came(0);
+        store.keys.merge(&store.conn).unwrap();
         assert_eq!(schema::meta_number(&store.conn, MERGED_TO).unwrap(), Some(5));
     }
 
@@ -475,7 +477,8 @@ mod tests {
         store.keys.forget(&store.conn, &key(1 << 32, 0), 1).unwrap();
         assert_eq!(store.holder(old), Some(900));
         assert_eq!(store.holder(1), None);
-        store.keys.merge(&store.conn, 1).unwrap();
+        store.keys.came(1);
+        store.keys.merge(&store.conn).unwrap();
         assert_ne!(state(&store.keys), before.0);
         store.keys.rolled_back();
         store.conn.execute_batch("ROLLBACK").unwrap();

@@ -58,6 +58,7 @@ use crate::event::{DedupHashKey, Target, Timestamp};
 pub use in_memory::{Cell, Read, Rows};
 pub use open::{OpenError, open};
 pub(super) use place::DB_FILE;
+pub(super) use recover::{has_rows, without_rows};
 pub(super) use schema::{FORMAT, flag, state as event_state, status as delivery_status};
 pub(super) use seal::{Head, blob, names as seal_of_names, readable};
 pub(super) use segments::Bodies;

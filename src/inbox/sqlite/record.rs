@@ -217,7 +217,10 @@ pub(super) fn write(to: &mut Vec<u8>, key: RecordKey, batch: u64, columns: &[u8]
     to.extend_from_slice(&[0; FRAME_BYTES - CHECKED_BYTES]);
     to.extend_from_slice(columns);
     to.extend_from_slice(headers);
-    if let Some((frame, rest)) = to.get_mut(start..).and_then(|record| record.split_at_mut_checked(FRAME_BYTES)) {
+    if let Some((frame, rest)) = to
+        .get_mut(start..)
+        .and_then(|record| record.split_at_mut_checked(FRAME_BYTES))
+    {
         let (checked, check) = frame.split_at_mut(CHECKED_BYTES);
         check.copy_from_slice(&key.check(checked, rest).to_le_bytes());
     }

@@ -12,8 +12,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::open::OpenError;
 use super::record::{self, Found, RecordKey};
-use super::recount;
-use super::segments::{Change, Place, files_in, path_of};
+use super::segments::{Change, Place, files_in, path_of, unreadable_file};
+use super::{recount, schema};
 use crate::event::Timestamp;
 
 /// How far the rows go.
@@ -25,6 +25,14 @@ struct Indexed {
     bytes: Option<u64>,
     /// The number of the next event.
     next_seq: i64,
+}
+
+/// A file that may have records without rows: from a place on, and with numbers from `first` on.
+#[derive(Debug, Clone, Copy)]
+struct Unread {
+    segment: i64,
+    from: u64,
+    first: i64,
 }
 
 /// What was met so far, to see what is missing.
@@ -55,18 +63,13 @@ pub(super) fn recover(
         lost: 0,
         open: None,
     };
-    let mut files = files_in(folder).map_err(io)?;
-    let files = files.split_off(&indexed.segment);
+    let files = indexed.files(folder).map_err(io)?;
     let mut recovered = 0;
-    for (&segment, &length) in &files {
-        let (from, first) = indexed.rest_of(segment, length);
-        if from == length {
-            continue;
-        }
+    for Unread { segment, from, first } in &files {
+        let (segment, from) = (*segment, *from);
         let mut file = File::open(path_of(folder, segment)).map_err(io)?;
         let bytes = read_from(&mut file, from).map_err(io)?;
-        let mut found = records(&bytes, key);
-        found.retain(|(_, found)| found.columns.seq >= first);
+        let found = records(&bytes, key, *first);
         if found.is_empty() {
             continue;
         }
@@ -76,11 +79,14 @@ pub(super) fn recover(
         found.iter().for_each(|(_, found)| chain.meet(segment, found));
     }
     if recovered > 0 {
-        tracing::info!(events = recovered, "events kept before a crash were given their rows");
+        tracing::info!(
+            events = recovered,
+            "events kept before a crash were given their rows"
+        );
     }
     if chain.lost > 0 {
-        for segment in files.keys() {
-            let path = path_of(folder, *segment);
+        for Unread { segment, .. } in files {
+            let path = path_of(folder, segment);
             std::fs::copy(&path, format!("{}.damaged-{}", path.display(), now.0)).map_err(io)?;
         }
         tracing::error!(
@@ -91,16 +97,49 @@ pub(super) fn recover(
     Ok(())
 }
 
+/// Events that are kept in the files of `folder` and have no row yet: how many, and the number of the last.
+pub(in crate::inbox) fn without_rows(conn: &Connection, folder: &Path) -> rusqlite::Result<(u64, i64)> {
+    let (mut events, mut last) = (0, 0);
+    let Some(hash_key) = schema::meta_bytes(conn, "hash_key")? else {
+        return Ok((events, last));
+    };
+    let key = RecordKey::of_store(&hash_key);
+    for Unread { segment, from, first } in Indexed::read(conn)?.files(folder).map_err(unreadable_file)? {
+        let mut file = match File::open(path_of(folder, segment)) {
+            // What was in it has rows by now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other.map_err(unreadable_file)?,
+        };
+        let bytes = read_from(&mut file, from).map_err(unreadable_file)?;
+        for (_, found) in records(&bytes, key, first) {
+            events += 1;
+            last = last.max(found.columns.seq);
+        }
+    }
+    Ok((events, last))
+}
+
+/// Whether every event up to number `last` has its row.
+pub(in crate::inbox) fn has_rows(conn: &Connection, last: i64) -> rusqlite::Result<bool> {
+    Ok(recount::next_seq(conn)? > last)
+}
+
 impl Indexed {
     fn read(conn: &Connection) -> rusqlite::Result<Self> {
         let next_seq = recount::next_seq(conn)?;
         let counted: Option<(i64, i64, i64)> = conn
-            .query_row("SELECT id, bytes, last_seq FROM segment ORDER BY id DESC LIMIT 1", [], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
+            .query_row(
+                "SELECT id, bytes, last_seq FROM segment ORDER BY id DESC LIMIT 1",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )
             .optional()?;
         let Some((segment, bytes, last_seq)) = counted else {
-            return Ok(Self { segment: 0, bytes: None, next_seq });
+            return Ok(Self {
+                segment: 0,
+                bytes: None,
+                next_seq,
+            });
         };
         // The last event in it, while it is there, ends where what has rows ends.
         let end: Option<i64> = conn
@@ -112,16 +151,25 @@ impl Indexed {
             .optional()?;
         let agree = end.is_none_or(|end| end == bytes);
         let bytes = u64::try_from(bytes).ok().filter(|_| agree);
-        Ok(Self { segment, bytes, next_seq })
+        Ok(Self {
+            segment,
+            bytes,
+            next_seq,
+        })
     }
 
-    /// Where in a file of `length` bytes records without rows begin, and the lowest number that they can have.
-    fn rest_of(&self, segment: i64, length: u64) -> (u64, i64) {
-        match self.bytes.filter(|bytes| *bytes <= length) {
-            _ if segment != self.segment => (0, i64::MIN),
-            Some(bytes) => (bytes, i64::MIN),
-            None => (0, self.next_seq),
-        }
+    /// The files in `folder` that may have records without rows.
+    fn files(&self, folder: &Path) -> io::Result<Vec<Unread>> {
+        let files = files_in(folder)?.split_off(&self.segment);
+        let unread = files.into_iter().map(|(segment, length)| {
+            let (from, first) = match self.bytes.filter(|bytes| *bytes <= length) {
+                _ if segment != self.segment => (0, i64::MIN),
+                Some(bytes) => (bytes, i64::MIN),
+                None => (0, self.next_seq),
+            };
+            (from < length).then_some(Unread { segment, from, first })
+        });
+        Ok(unread.flatten().collect())
     }
 }
 
@@ -133,15 +181,15 @@ fn read_from(file: &mut File, from: u64) -> io::Result<Vec<u8>> {
 }
 
 /// The records in `bytes`, with their places. One of an earlier batch than the record before it is what is left of a batch
-/// that was taken back.
-fn records(bytes: &[u8], key: RecordKey) -> Vec<(usize, Found<'_>)> {
+/// that was taken back. Those with numbers below `first` have rows.
+fn records(bytes: &[u8], key: RecordKey, first: i64) -> Vec<(usize, Found<'_>)> {
     let (mut found, mut at, mut batch) = (Vec::new(), 0, 0);
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
         match record::at_start(rest, key) {
             Some(record) => {
                 if record.batch >= batch {
                     batch = record.batch;
-                    found.push((at, record));
+                    found.extend((record.columns.seq >= first).then_some((at, record)));
                 }
                 at += record.end;
             }
@@ -173,7 +221,10 @@ fn insert(conn: &Connection, segment: i64, from: u64, found: &[(usize, Found<'_>
             ..Change::default()
         };
         // One that has a row was counted with it.
-        if !conn.prepare_cached("SELECT 1 FROM event WHERE seq = ?1")?.exists([columns.seq])? {
+        if !conn
+            .prepare_cached("SELECT 1 FROM event WHERE seq = ?1")?
+            .exists([columns.seq])?
+        {
             columns.insert(&mut conn.prepare_cached(record::INSERT)?, Some(place))?;
             change.events = 1;
             change.bytes = Change::of_event(columns.head_bytes + columns.body_bytes);

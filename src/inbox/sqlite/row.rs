@@ -1,8 +1,8 @@
 //! Writing an event's row, sealed, and its headers and body.
 
 use super::names::Wants;
-use super::schema::{as_i64, flag};
 use super::record::{self, Columns};
+use super::schema::{as_i64, flag};
 use super::seal::{Fields, body_hash};
 use super::transaction::{Transaction, TxError};
 use crate::event::{DedupKey, Event, EventKey};
@@ -89,7 +89,9 @@ impl Row<'_> {
         };
         if in_file {
             let written = tx.unindexed.write(&columns);
-            let place = tx.segments.append(self.seq, written, &event.headers, &event.body)?;
+            let place = tx
+                .segments
+                .append(self.seq, written, &event.headers, &event.body)?;
             tx.unindexed.put(self.seq, place);
             return Ok(());
         }

@@ -391,7 +391,8 @@ impl Segments {
         for (segment, change) in &self.changes {
             all.entry(*segment).or_default().add(*change);
         }
-        all.into_iter().try_for_each(|(segment, change)| change.record(conn, segment))
+        all.into_iter()
+            .try_for_each(|(segment, change)| change.record(conn, segment))
     }
 
     /// The transaction is durable; `recorded`: with the counts.

@@ -53,7 +53,9 @@ impl Unindexed {
 
     /// Whether no further event may come before rows are written.
     pub(super) fn is_over(&self) -> bool {
-        self.rows.len() >= ROWS_MAX || self.columns.len() >= COLUMNS_BYTES_MAX || self.repeats.len() >= ROWS_MAX
+        self.rows.len() >= ROWS_MAX
+            || self.columns.len() >= COLUMNS_BYTES_MAX
+            || self.repeats.len() >= ROWS_MAX
     }
 
     /// Since when something waits to be written.
@@ -101,7 +103,10 @@ impl Unindexed {
 
     fn columns_at(&self, index: usize) -> Option<Columns<'_>> {
         let row = self.rows.get(index)?;
-        let from = index.checked_sub(1).and_then(|before| self.rows.get(before)).map_or(0, |before| before.end);
+        let from = index
+            .checked_sub(1)
+            .and_then(|before| self.rows.get(before))
+            .map_or(0, |before| before.end);
         let mut columns = Columns::read(self.columns.get(from..row.end)?)?;
         if let Some(at) = row.delivered_at {
             (columns.state, columns.settled_at) = (state::DELIVERED, at);
@@ -141,7 +146,8 @@ impl Unindexed {
     pub(super) fn insert_repeats(&self, conn: &Connection) -> rusqlite::Result<()> {
         let mut repeats = self.repeats.clone();
         repeats.sort_unstable();
-        let mut update = conn.prepare_cached("UPDATE event SET duplicates = duplicates + ?2 WHERE seq = ?1")?;
+        let mut update =
+            conn.prepare_cached("UPDATE event SET duplicates = duplicates + ?2 WHERE seq = ?1")?;
         for same in repeats.chunk_by(|one, other| one == other) {
             update.execute((same.first(), i64::try_from(same.len()).unwrap_or(i64::MAX)))?;
         }

@@ -104,6 +104,9 @@ impl Committer {
             self.checkpoint()?;
         }
         self.remove_unused()?;
+        if !self.is_held() {
+            self.give_back()?;
+        }
         self.measure(pages.saturating_sub(copied))?;
         self.no_room = self.no_room && self.is_out_of_room();
         let shared = &self.shared;

@@ -14,8 +14,7 @@ fn duplicate(of: Seq, rearmed: bool, conflict: bool) -> Accepted {
 async fn a_dead_event_without_its_body_lives_again_with_the_same_one_only() {
     let rig = Rig::new();
     let seq = kill(&rig, "evt_1", "x").await;
-    let forget = || rig.sql().execute("DELETE FROM payload", []).unwrap();
-    assert_eq!(forget(), 1);
+    assert_eq!(rig.forget_bodies(), 1);
     // With another body there is nothing to send; that one is kept beside the event.
     assert_eq!(rig.accept("evt_1", "other").await, duplicate(seq, false, true));
     assert_eq!(rig.counts(&app()).dead, 1);
@@ -35,7 +34,7 @@ async fn a_pending_event_without_its_body_is_whole_again_with_its_repeat() {
     let seq = seq_of(rig.accept("evt_1", "x").await);
     // From the store, not from memory.
     rig = rig.reopen();
-    assert_eq!(rig.sql().execute("DELETE FROM payload", []).unwrap(), 1);
+    assert_eq!(rig.forget_bodies(), 1);
     assert_eq!(rig.accept("evt_1", "x").await, duplicate(seq, false, false));
     let job = claim_one(&*rig.inbox).await;
     assert_eq!((job.event.seq, &job.event.event.body[..]), (seq, &b"x"[..]));

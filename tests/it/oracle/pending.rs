@@ -162,15 +162,13 @@ fn copies(have: usize, more: usize) -> String {
     const SAME: &str =
         "route, state, wants, bytes, received_at, settled_at, keep_until, flags, key_kind, duplicates,
         conflicts, body_bytes, seal, body_hash, event_type, provider, method, path_rest, query, host, client,
-        secret, event_key, possible_duplicate_of";
+        secret, event_key, possible_duplicate_of, segment, offset, head_bytes";
     format!(
         "CREATE TEMP TABLE copy AS SELECT seq AS old, seq + {have} AS new, random() AS place FROM event
            WHERE seq <= {more} ORDER BY seq;
          INSERT INTO event (seq, dedup_key, event_id, {SAME})
            SELECT c.new, unhex(printf('%016x%016x', c.place, random())), 'evt_' || c.new, {SAME}
            FROM temp.copy c JOIN event e ON e.seq = c.old ORDER BY c.new;
-         INSERT INTO payload (seq, headers, body)
-           SELECT c.new, p.headers, p.body FROM temp.copy c JOIN payload p ON p.seq = c.old ORDER BY c.new;
          INSERT INTO dedup (key, seq) SELECT place, new FROM temp.copy ORDER BY place;
          DROP TABLE temp.copy;"
     )

@@ -22,7 +22,8 @@ static int fails(int fd, const char *op) {
     const char *file = getenv("FAULTS_FILE");
     if (!file) return 0;
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    if (readlink(path, name, sizeof name - 1) < 0 || !strstr(name, "/inbox.db") || strstr(name, "-shm")) return 0;
+    if (readlink(path, name, sizeof name - 1) < 0 || strstr(name, "-shm")) return 0;
+    if (!strstr(name, "/inbox.db") && !strstr(name, "/bodies-")) return 0;
     int faults = (int)syscall(SYS_openat, AT_FDCWD, file, O_RDONLY | O_CLOEXEC);
     if (faults < 0) return 0;
     syscall(SYS_read, faults, line, sizeof line - 1);

@@ -14,6 +14,7 @@ pub(super) const FIXTURES: &[(i64, &str)] = &[
     (1, include_str!("format_1.sql")),
     (2, include_str!("format_2.sql")),
     (3, include_str!("format_3.sql")),
+    (4, include_str!("format_4.sql")),
 ];
 /// The answer to a repeat.
 pub(super) const AGAIN: &str = r#"{"received":true,"duplicate":true}"#;
