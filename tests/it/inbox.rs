@@ -12,6 +12,7 @@ mod damage;
 mod limits;
 mod repeats;
 mod windows;
+mod without_rows;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -26,8 +27,8 @@ use hooklatch::event::{
     DedupKey, Event, EventKey, KeyKind, ProviderName, RouteName, Seq, Target, Timestamp, UpstreamName,
 };
 use hooklatch::inbox::{
-    Accepted, Health, Inbox, InboxError, Job, NewEvent, OpenError, Outcome, ProxyMark, Retention, Selection,
-    Settings, Settlement, SqliteInbox, Status, TargetCounts, open,
+    Accepted, Health, Inbox, InboxError, Job, NewEvent, OpenError, Outcome, ProxyMark, Reader, Retention,
+    Selection, Settings, Settlement, SqliteInbox, Status, TargetCounts, open,
 };
 use hooklatch::telemetry::Telemetry;
 use rusqlite::Connection;

@@ -243,7 +243,10 @@ fn on_a_full_disk_a_repeat_is_refused_where_something_of_it_must_be_written() {
     };
     wait_for(PATIENCE, || (dead() == 1).then_some(())).expect("a dead letter");
     let damage = "UPDATE event SET segment = 0 WHERE event_id = ?1";
-    wait_for(PATIENCE, || (sql.execute(damage, [DAMAGED]).unwrap() == 1).then_some(())).expect("its row");
+    wait_for(PATIENCE, || {
+        (sql.execute(damage, [DAMAGED]).unwrap() == 1).then_some(())
+    })
+    .expect("its row");
     assert_eq!(rig.send_as("evt_old").map(|answer| answer.status), Some(200));
     let age = "UPDATE event SET received_at = 0 WHERE event_id = 'evt_old' AND state = 1";
     wait_for(PATIENCE, || (sql.execute(age, []).unwrap() == 1).then_some(())).expect("delivered");

@@ -154,7 +154,7 @@ impl Committer {
                 return Err(Failed);
             }
             self.take_control();
-            if !self.events.is_empty() {
+            if !self.events.is_empty() || self.settles_are_due() {
                 self.commit(false)?;
             }
             if self.must_write() {
@@ -243,17 +243,19 @@ impl Committer {
         if self.is_held() {
             return false;
         }
-        let waited = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() >= WRITE_WAIT);
         let unindexed = &self.beside.unindexed;
-        let settles = !self.settles.is_empty()
-            && (self.settles.len() >= SETTLES_FLUSH
-                || self.closing
-                || self.settles_since.is_none()
-                || waited(self.settles_since));
-        let rows =
-            unindexed.is_full() || waited(unindexed.since()) || (self.closing && unindexed.since().is_some());
+        let rows = unindexed.is_full() || self.is_due(unindexed.since());
         let lazy = !self.marks.is_empty() && Instant::now() >= self.next_tick;
-        settles || rows || lazy || !self.replays.is_empty() || !self.parkings.is_empty()
+        self.settles_are_due() || rows || lazy || !self.replays.is_empty() || !self.parkings.is_empty()
+    }
+
+    fn settles_are_due(&self) -> bool {
+        self.settles.len() >= SETTLES_FLUSH || self.is_due(self.settles_since)
+    }
+
+    /// Whether what waits since then has waited long enough.
+    fn is_due(&self, since: Option<Instant>) -> bool {
+        since.is_some_and(|since| self.closing || since.elapsed() >= WRITE_WAIT)
     }
 
     /// Commits the events that were taken; with `write` also all that goes to the database.
@@ -277,6 +279,7 @@ impl Committer {
                 let mut left = room;
                 let first = tx.next_seq;
                 let mut answers = Vec::with_capacity(events.len());
+                tx.is_awaited = true;
                 for incoming in &events {
                     // More would eat into what is kept for settlements.
                     let fits = incoming.bytes as u64 <= left;
@@ -288,6 +291,7 @@ impl Committer {
                 }
                 let came = usize::try_from(tx.next_seq - first).unwrap_or_default();
                 tx.keys.came(came);
+                tx.is_awaited = false;
                 if write {
                     tx.write()?;
                 }

@@ -278,3 +278,116 @@ fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     *bytes = rest;
     Some(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: RecordKey = RecordKey(7);
+    const HEADERS: &[u8] = b"Content-Type: application/json\r\n";
+    const BODY: &[u8] = b"{\"id\":\"evt_1\"}";
+
+    fn columns(body: &[u8]) -> Columns<'static> {
+        Columns {
+            seq: 12,
+            route: 1,
+            state: 0,
+            wants: 3,
+            received_at: 1_800_000_000_000,
+            settled_at: 1_800_000_000_001,
+            keep_until: i64::MAX,
+            flags: 6,
+            key_kind: -1,
+            seal: i64::MIN,
+            head_bytes: HEADERS.len() as i64,
+            body_bytes: body.len() as i64,
+            body_hash: body_hash(body),
+            dedup_key: Some([9; 16]),
+            texts: [
+                Some("evt_1"),
+                None,
+                Some("quantiv"),
+                Some("POST"),
+                Some(""),
+                Some("a=\u{e9}"),
+                Some("hooks.example"),
+                Some("192.0.2.1"),
+                None,
+                None,
+                Some("k"),
+            ],
+        }
+    }
+
+    fn record(key: RecordKey, batch: u64, body: &[u8]) -> Vec<u8> {
+        let (mut bytes, mut written) = (Vec::new(), Vec::new());
+        columns(body).write(&mut written);
+        let headers_at = write(&mut bytes, key, batch, &written, HEADERS);
+        assert_eq!(headers_at, overhead(&written));
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (body, behind) in [(BODY, &b""[..]), (b"", b"hkr1"), (BODY, &record(KEY, 2, BODY))] {
+            let mut bytes = record(KEY, 5, body);
+            let length = bytes.len();
+            bytes.extend_from_slice(behind);
+            let found = at_start(&bytes, KEY).unwrap();
+            assert_eq!((found.batch, found.end), (5, length));
+            assert_eq!(found.columns, columns(body));
+            assert_eq!(&bytes[found.headers_at..][..HEADERS.len()], HEADERS);
+        }
+        let mut without = columns(BODY);
+        without.dedup_key = None;
+        without.texts = [None; TEXTS];
+        let mut written = Vec::new();
+        without.write(&mut written);
+        assert_eq!(Columns::read(&written), Some(without));
+    }
+
+    #[test]
+    fn what_is_not_whole_is_none() {
+        let whole = record(KEY, 1, BODY);
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(at_start(&bytes, KEY), None, "bit {bit}");
+        }
+        for length in 0..whole.len() {
+            assert_eq!(at_start(&whole[..length], KEY), None, "{length} bytes");
+        }
+        assert_eq!(at_start(&whole, RecordKey(8)), None, "another store's");
+        let keys = [[0; 16], [1; 16]].map(|hash_key| RecordKey::of_store(&hash_key).0);
+        assert_ne!(keys[0], keys[1]);
+    }
+
+    #[test]
+    fn the_next_mark_is_never_the_first_byte() {
+        for (bytes, next) in [
+            (&b""[..], None),
+            (b"hkr1", None),
+            (b"hkr1hkr1", Some(4)),
+            (b"xhkr1", Some(1)),
+            (b"hkr", None),
+        ] {
+            assert_eq!(next_mark(bytes), next, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..20_000 {
+            let mut bytes = record(KEY, 1, BODY);
+            for _ in 0..rng.usize(1..8) {
+                let at = rng.usize(..bytes.len());
+                bytes[at] = rng.choice([0, 1, 0x7f, 0x80, 0xff]).unwrap_or_default();
+            }
+            bytes.truncate(rng.usize(..=bytes.len()));
+            Columns::read(bytes.get(FRAME_BYTES..).unwrap_or_default());
+            let _ = (at_start(&bytes, KEY), next_mark(&bytes));
+        }
+    }
+}

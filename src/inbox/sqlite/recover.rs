@@ -76,7 +76,9 @@ pub(super) fn recover(
         // What was written may not have been synced.
         file.sync_data().map_err(io)?;
         recovered += insert(conn, segment, from, &found).map_err(sqlite)?;
-        found.iter().for_each(|(_, found)| chain.meet(segment, found));
+        found
+            .iter()
+            .for_each(|(_, found)| chain.meet(segment, found.columns.seq, found.batch));
     }
     if recovered > 0 {
         tracing::info!(
@@ -243,18 +245,63 @@ fn insert(conn: &Connection, segment: i64, from: u64, found: &[(usize, Found<'_>
 }
 
 impl Chain {
-    fn meet(&mut self, segment: i64, found: &Found<'_>) {
-        if let Some((file, batch, events)) = self.open
-            && (file, batch) < (segment, found.batch)
+    fn meet(&mut self, segment: i64, seq: i64, batch: u64) {
+        if let Some((file, of, events)) = self.open
+            && (file, of) < (segment, batch)
         {
             self.lost += events;
             self.open = None;
         }
-        let missing = found.columns.seq.saturating_sub(self.next_seq);
+        let missing = seq.saturating_sub(self.next_seq);
         if missing > 0 {
             let before = self.open.map_or(0, |(_, _, events)| events);
-            self.open = Some((segment, found.batch, before + missing.cast_unsigned()));
+            self.open = Some((segment, batch, before + missing.cast_unsigned()));
         }
-        self.next_seq = self.next_seq.max(found.columns.seq.saturating_add(1));
+        self.next_seq = self.next_seq.max(seq.saturating_add(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records one behind the other, of number and batch.
+    fn met(files: &[(i64, &[(i64, u64)])], next_seq: i64) -> u64 {
+        let mut chain = Chain {
+            next_seq,
+            lost: 0,
+            open: None,
+        };
+        for (segment, records) in files {
+            for (seq, batch) in *records {
+                chain.meet(*segment, *seq, *batch);
+            }
+        }
+        chain.lost
+    }
+
+    #[test]
+    fn events_are_lost_only_where_a_later_batch_shows_that_theirs_was_synced() {
+        for (case, files, lost) in [
+            ("nothing", &[][..], 0),
+            ("a chain", &[(1, &[(5, 1), (6, 1), (7, 2)][..])][..], 0),
+            ("the first of the last batch", &[(1, &[(5, 1), (7, 2)])], 0),
+            ("one before the last batch", &[(1, &[(5, 1), (7, 2), (8, 3)])], 1),
+            ("the very first two", &[(1, &[(7, 2), (8, 3)])], 2),
+            ("two gaps in the last batch", &[(1, &[(5, 1), (7, 2), (9, 2)])], 0),
+            (
+                "two gaps, and a batch behind",
+                &[(1, &[(5, 1), (7, 2), (9, 2), (10, 3)])],
+                2,
+            ),
+            ("the next file", &[(1, &[(5, 9), (7, 9)]), (2, &[(8, 1)])], 1),
+            (
+                "a file of which the last is gone",
+                &[(1, &[(5, 9)]), (2, &[(7, 1)])],
+                0,
+            ),
+        ] {
+            assert_eq!(met(files, 5), lost, "{case}");
+        }
     }
 }

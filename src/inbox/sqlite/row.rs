@@ -51,7 +51,7 @@ impl Row<'_> {
     ) -> Result<(), TxError> {
         let event = self.event;
         let in_file = tx.segments.takes(&event.headers, &event.body);
-        if !in_file || !self.wants.is_stored() || tx.unindexed.is_over() {
+        if !in_file || !self.wants.is_stored() || tx.unindexed.takes_no_event() {
             tx.write()?;
             self.wants.store(tx.conn)?;
         }

@@ -1,5 +1,7 @@
 //! The tables, the pragmas and the `meta` values of the store.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, config::DbConfig};
 
 use super::keys::Keys;
@@ -16,6 +18,11 @@ const APPLICATION_ID: i32 = 0x686b_6c74;
 pub(super) const PAGE_BYTES: u64 = 4096;
 /// Statements kept prepared per connection.
 const STATEMENTS_CACHED: usize = 96;
+
+/// How long the connection that writes waits while somebody else has the lock, and how long for an event whose sender waits
+/// as well.
+pub(super) const LOCKED_WAIT: Duration = Duration::from_millis(20);
+pub(super) const LOCKED_WAIT_FOR_EVENT: Duration = Duration::from_secs(5);
 
 /// `event.state`.
 pub(in crate::inbox) mod state {
@@ -102,7 +109,7 @@ CREATE VIEW inbox AS SELECT
 /// Settings of the one connection that writes.
 pub(super) fn set_up_writer(conn: &Connection, bytes_max: u64) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    conn.busy_timeout(LOCKED_WAIT)?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     // SQLite's own checkpoint hook drops its errors: the committer checkpoints itself.
@@ -134,7 +141,7 @@ pub(super) fn set_up_new(conn: &Connection) -> rusqlite::Result<()> {
 /// Settings of a connection that only reads.
 pub(super) fn set_up_reader(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    conn.busy_timeout(Duration::from_secs(5))?;
     conn.pragma_update(None, "query_only", true)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update(None, "trusted_schema", false)?;

@@ -104,6 +104,8 @@ pub(super) struct Transaction<'a> {
     pub(super) statements: Statements<'a>,
     /// It writes to the database.
     writes: bool,
+    /// Senders wait for what it does now.
+    pub(super) is_awaited: bool,
     /// Events of which every delivery is made, to be written by [`Transaction::close_delivered`].
     delivered: Vec<i64>,
     pub(super) cache: &'a mut Cache,
@@ -193,6 +195,7 @@ impl<'a> Transaction<'a> {
             unindexed: &mut beside.unindexed,
             statements: Statements::default(),
             writes: false,
+            is_awaited: false,
             delivered: Vec::new(),
             cache: &mut beside.cache,
             first_seq: *next_seq,
@@ -242,7 +245,15 @@ impl<'a> Transaction<'a> {
     /// From here on the transaction writes to the database, in which every event has its row.
     pub(super) fn write(&mut self) -> Result<(), TxError> {
         if !self.writes {
-            self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            let mut begin = self.conn.prepare_cached("BEGIN IMMEDIATE")?;
+            if self.is_awaited {
+                self.conn.busy_timeout(schema::LOCKED_WAIT_FOR_EVENT)?;
+                let begun = begin.execute([]);
+                self.conn.busy_timeout(schema::LOCKED_WAIT)?;
+                begun?;
+            } else {
+                begin.execute([])?;
+            }
             self.writes = true;
         }
         self.unindexed.insert(self.conn)?;
@@ -256,7 +267,7 @@ impl<'a> Transaction<'a> {
 
     /// Counts a repeat of an event; written with the next rows.
     pub(super) fn note_repeat(&mut self, seq: i64) -> Result<(), TxError> {
-        if self.unindexed.is_over() {
+        if self.unindexed.takes_no_repeat() {
             self.write()?;
         }
         self.unindexed.repeat(seq);

@@ -52,10 +52,13 @@ impl Unindexed {
     }
 
     /// Whether no further event may come before rows are written.
-    pub(super) fn is_over(&self) -> bool {
-        self.rows.len() >= ROWS_MAX
-            || self.columns.len() >= COLUMNS_BYTES_MAX
-            || self.repeats.len() >= ROWS_MAX
+    pub(super) fn takes_no_event(&self) -> bool {
+        self.rows.len() >= ROWS_MAX || self.columns.len() >= COLUMNS_BYTES_MAX
+    }
+
+    /// Whether no further repeat may come before that.
+    pub(super) fn takes_no_repeat(&self) -> bool {
+        self.repeats.len() >= ROWS_MAX
     }
 
     /// Since when something waits to be written.

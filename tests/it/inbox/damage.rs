@@ -7,6 +7,7 @@ mod trial;
 
 use fastrand::Rng;
 
+use self::sample::End;
 use self::trial::{Bench, Damage, FRAME, PAGE, SECTOR, used};
 use crate::support::{rounds, seed};
 
@@ -16,7 +17,7 @@ const LARGE: usize = 65 << 20;
 #[test]
 fn a_damaged_small_store_is_refused_or_serves_what_is_whole() {
     let mut rng = Rng::with_seed(seed("damaged_store"));
-    let mut bench = Bench::new(0, false);
+    let mut bench = Bench::new(0, End::Closed);
     let bytes = bench.sample.files.db.clone();
     let damages = (0..rounds(120, 20_000)).map(|_| Damage::drawn(&bytes, PAGE, &mut rng));
     bench.damage_db(damages, |damage, silent| {
@@ -28,7 +29,7 @@ fn a_damaged_small_store_is_refused_or_serves_what_is_whole() {
 #[test]
 fn a_damaged_large_store_never_hands_out_what_was_altered() {
     let mut rng = Rng::with_seed(seed("damaged_large_store"));
-    let mut bench = Bench::new(LARGE, false);
+    let mut bench = Bench::new(LARGE, End::Closed);
     let db = bench.sample.files.db.clone();
     let pages: Vec<usize> = (0..db.len() / PAGE)
         .filter(|page| !is_ballast(&db[page * PAGE..(page + 1) * PAGE]))
@@ -73,7 +74,7 @@ fn is_ballast(page: &[u8]) -> bool {
 #[test]
 fn a_damaged_log_never_brings_back_what_was_altered() {
     let mut rng = Rng::with_seed(seed("damaged_log"));
-    let mut bench = Bench::new(0, true);
+    let mut bench = Bench::new(0, End::Logged);
     let bytes = bench.sample.files.log.clone();
     let last = bench.sample.pending.iter().map(|(seq, _)| *seq).max().unwrap();
     let damages = (0..rounds(40, 20_000)).map(|_| Damage::drawn(&bytes, FRAME, &mut rng));
@@ -93,7 +94,7 @@ fn a_damaged_log_never_brings_back_what_was_altered() {
 #[test]
 fn damaged_bodies_are_reported_and_never_sent() {
     let mut rng = Rng::with_seed(seed("damaged_bodies"));
-    let mut bench = Bench::new(0, false);
+    let mut bench = Bench::new(0, End::Closed);
     let bytes = bench.sample.files.bodies.values().next().unwrap().clone();
     assert!(bytes.len() > 4096, "no body lies beside the database");
     let damages = (0..rounds(40, 5_000)).map(|turn| match turn % 20 {
@@ -106,10 +107,30 @@ fn damaged_bodies_are_reported_and_never_sent() {
     bench.finish("damaged_bodies");
 }
 
+#[test]
+fn damage_to_events_without_rows_is_reported_and_they_are_never_sent() {
+    let mut rng = Rng::with_seed(seed("damaged_without_rows"));
+    let mut bench = Bench::new(0, End::WithoutRows);
+    // The file of the life that crashed.
+    let bytes = bench.sample.files.bodies.values().next_back().unwrap().clone();
+    let last = bench.sample.pending.iter().map(|(seq, _)| *seq).max().unwrap();
+    let damages = (0..rounds(60, 20_000)).map(|_| Damage::drawn(&bytes, SECTOR, &mut rng));
+    bench.damage_bodies(damages, |damage, silent| {
+        // As with the log.
+        if matches!(damage, Damage::Flip { .. } | Damage::Byte { .. }) {
+            assert!(
+                silent.iter().all(|(seq, _)| *seq > last - 2),
+                "{damage:?}: {silent:?}"
+            );
+        }
+    });
+    bench.finish("damaged_without_rows");
+}
+
 /// Each bit of the files that says something, one at a time.
 #[test]
 fn a_flipped_bit_is_never_delivered() {
-    let mut bench = Bench::new(0, false);
+    let mut bench = Bench::new(0, End::Closed);
     let bits: Vec<usize> = used(&bench.sample.files.db)
         .into_iter()
         .flat_map(|byte| (0..8).map(move |bit| byte * 8 + bit))

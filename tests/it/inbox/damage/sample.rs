@@ -52,6 +52,7 @@ pub(super) struct Sample {
     pub(super) pending: BTreeSet<(i64, String)>,
     /// Deliveries that are dead.
     pub(super) dead: u64,
+    pub(super) end: End,
     pub(super) clock: Arc<ManualClock>,
 }
 
@@ -78,9 +79,20 @@ fn bodies_in(folder: &Path) -> impl Iterator<Item = String> {
     names.filter(|name| name.starts_with("bodies-"))
 }
 
+/// How the process that filled a store ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It closed it.
+    Closed,
+    /// It crashed: the rows of the last events are in the log alone.
+    Logged,
+    /// It crashed before: the last events have no rows.
+    WithoutRows,
+}
+
 impl Sample {
-    /// `ballast` bytes more make it a large store; `logged`: the last events are in the log alone, as after a crash.
-    pub(super) async fn make(ballast: usize, logged: bool) -> Self {
+    /// `ballast` bytes more make it a large store.
+    pub(super) async fn make(ballast: usize, end: End) -> Self {
         let folder = scratch();
         let clock = Arc::new(ManualClock::new(Timestamp(START)));
         let settings = settings(folder.path());
@@ -92,10 +104,10 @@ impl Sample {
             delivered(&*inbox, &claim_one(&*inbox).await);
         }
         for new in varied(&*inbox, &*clock) {
-            if logged && accepted.len() == 5 {
+            if end != End::Closed && accepted.len() == 5 {
                 // What came so far goes into the database.
                 inbox.close().await;
-                return Self::go_on(folder, clock, accepted).await;
+                return Self::go_on(folder, clock, accepted, end).await;
             }
             seq_of(inbox.accept(new.clone()).await.unwrap());
             accepted.push(new);
@@ -103,15 +115,28 @@ impl Sample {
         settle_some(&inbox, accepted.len()).await;
         inbox.close().await;
         drop(inbox);
-        Self::of(folder, clock, accepted).await
+        Self::of(folder, clock, accepted, End::Closed).await
     }
 
-    async fn go_on(folder: TempDir, clock: Arc<ManualClock>, mut accepted: Vec<NewEvent>) -> Self {
-        let inbox = open(&settings(folder.path()), clock.clone(), Telemetry::new()).unwrap();
+    async fn go_on(folder: TempDir, clock: Arc<ManualClock>, mut accepted: Vec<NewEvent>, end: End) -> Self {
+        let settings = settings(folder.path());
+        let inbox = open(&settings, clock.clone(), Telemetry::new()).unwrap();
+        let sql = Connection::open(settings.path.join("inbox.db")).unwrap();
+        let rows = || -> usize {
+            let count = "SELECT count(*) FROM event";
+            sql.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap() as usize
+        };
+        if end == End::WithoutRows {
+            // Nobody writes a row before this ends.
+            sql.execute_batch("BEGIN IMMEDIATE").unwrap();
+        }
         for new in varied(&*inbox, &*clock).into_iter().skip(accepted.len()) {
             // Each a commit of its own.
             seq_of(inbox.accept(new.clone()).await.unwrap());
             accepted.push(new);
+            if end == End::Logged {
+                until("its row", || rows() == accepted.len()).await;
+            }
         }
         // Nobody closed it.
         let copy = scratch();
@@ -124,12 +149,12 @@ impl Sample {
             )
             .unwrap();
         }
-        drop(inbox);
-        Self::of(copy, clock, accepted).await
+        drop((sql, inbox));
+        Self::of(copy, clock, accepted, end).await
     }
 
     /// Sees all of its events, in a copy of it.
-    async fn of(folder: TempDir, clock: Arc<ManualClock>, accepted: Vec<NewEvent>) -> Self {
+    async fn of(folder: TempDir, clock: Arc<ManualClock>, accepted: Vec<NewEvent>, end: End) -> Self {
         let files = read(&folder.path().join("store"));
         // Later than what waits for its retry.
         clock.set(Timestamp(START + 60_000));
@@ -162,6 +187,7 @@ impl Sample {
             accepted,
             pending,
             dead,
+            end,
             clock,
         }
     }

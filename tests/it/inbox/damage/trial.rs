@@ -9,7 +9,7 @@ use fastrand::Rng;
 use tokio::runtime::Runtime;
 
 use super::super::*;
-use super::sample::{Files, Sample, scratch, seen};
+use super::sample::{End, Files, Sample, scratch, seen};
 use crate::support::{proved, rounds};
 
 /// A page of the database.
@@ -19,6 +19,7 @@ pub(super) const FRAME: usize = 24 + PAGE;
 /// A piece of a file of bodies.
 pub(super) const SECTOR: usize = 512;
 const LOG: &str = "log";
+const WITHOUT_ROWS: &str = "bodies of events without rows";
 /// Those of the configuration.
 const UPSTREAMS: [&str; 2] = ["app", "audit"];
 /// For what comes at once, if it comes.
@@ -182,7 +183,7 @@ struct Trial<'a> {
     sample: &'a Sample,
     /// For the message of a failure.
     what: String,
-    /// The damage is in the log.
+    /// The damage is in the log, or in events without rows: of their end much may be missing.
     in_log: bool,
     settings: Settings,
     /// Sent to the damaged store.
@@ -409,7 +410,7 @@ impl Trial<'_> {
         let files = std::fs::read_dir(&self.settings.path).unwrap();
         files
             .flatten()
-            .any(|file| file.file_name().to_string_lossy().contains("-wal.damaged-"))
+            .any(|file| file.file_name().to_string_lossy().contains(".damaged-"))
     }
 
     async fn accept_copies(&mut self, inbox: &SqliteInbox) {
@@ -465,14 +466,14 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(ballast: usize, logged: bool) -> Self {
+    pub(super) fn new(ballast: usize, end: End) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
         Self {
-            sample: runtime.block_on(Sample::make(ballast, logged)),
+            sample: runtime.block_on(Sample::make(ballast, end)),
             runtime,
             tally: Tally::default(),
         }
@@ -498,20 +499,22 @@ impl Bench {
         self.try_all(LOG, damages, apply, judge);
     }
 
-    /// The same with the file of bodies; one that is cut to nothing is gone.
+    /// The same with the newest file of bodies; one that is cut to nothing is gone.
     pub(super) fn damage_bodies(
         &mut self,
         damages: impl Iterator<Item = Damage> + Send,
         judge: impl Fn(&Damage, &Silent) + Sync,
     ) {
         let apply = |damage: &Damage, files: &mut Files| {
-            files
-                .bodies
-                .values_mut()
-                .for_each(|bytes| damage.apply(bytes, SECTOR));
+            let newest = files.bodies.values_mut().next_back();
+            newest.into_iter().for_each(|bytes| damage.apply(bytes, SECTOR));
             files.bodies.retain(|_, bytes| !bytes.is_empty());
         };
-        self.try_all("bodies", damages, apply, judge);
+        let place = match self.sample.end {
+            End::WithoutRows => WITHOUT_ROWS,
+            End::Closed | End::Logged => "bodies",
+        };
+        self.try_all(place, damages, apply, judge);
     }
 
     fn try_all(
@@ -537,7 +540,7 @@ impl Bench {
                 let trial = Trial {
                     sample: &self.sample,
                     what: format!("{place}: {damage:?}"),
-                    in_log: place == LOG,
+                    in_log: [LOG, WITHOUT_ROWS].contains(&place),
                     settings: files.place(folder.path()),
                     sent: Vec::new(),
                     accepted: BTreeMap::new(),

@@ -1,0 +1,276 @@
+//! Events that were accepted, and have no rows in the database yet, when the process ends.
+
+use super::*;
+
+/// What a crash at this moment leaves: a copy of the folder.
+fn crash(rig: &Rig) -> (TempDir, Settings) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut settings = rig.settings.clone();
+    let left = std::mem::replace(&mut settings.path, folder.path().join("store"));
+    std::fs::create_dir(&settings.path).unwrap();
+    for file in std::fs::read_dir(left).unwrap().flatten() {
+        // As SQLite's locks and its index of the log go.
+        if !file.file_name().to_string_lossy().ends_with("-shm") {
+            std::fs::copy(file.path(), settings.path.join(file.file_name())).unwrap();
+        }
+    }
+    (folder, settings)
+}
+
+/// The store after that crash.
+fn after_crash(rig: &Rig) -> Rig {
+    let (folder, settings) = crash(rig);
+    let clock = rig.clock.clone();
+    let inbox = open(&settings, clock.clone(), Telemetry::new()).unwrap();
+    Rig {
+        folder,
+        clock,
+        settings,
+        inbox,
+    }
+}
+
+/// Keeps every row from being written while it lives.
+fn hold(rig: &Rig) -> Connection {
+    let holder = rig.sql();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    holder
+}
+
+fn rows(rig: &Rig) -> i64 {
+    let count = "SELECT count(*) FROM event";
+    rig.sql().query_row(count, [], |row| row.get(0)).unwrap()
+}
+
+fn short(body: &str) -> String {
+    match body.len() {
+        ..20 => body.to_owned(),
+        long => format!(
+            "{long} bytes {}",
+            hex::encode(crate::support::sha256(body.as_bytes()))
+        ),
+    }
+}
+
+/// What waits, shortened.
+async fn bodies_pending(rig: &Rig) -> Vec<String> {
+    let count = usize::try_from(rig.counts(&app()).pending).unwrap();
+    let jobs = claim_exactly(&*rig.inbox, &app(), count).await;
+    let short = |job: &Job| short(std::str::from_utf8(&job.event.event.body).unwrap());
+    let mut bodies: Vec<_> = jobs.iter().map(short).collect();
+    bodies.sort_unstable();
+    bodies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_are_there_after_one_crash_and_after_two() {
+    let mut rig = Rig::new();
+    rig.accept("evt_before", "before").await;
+    until("a row", || rows(&rig) == 1).await;
+    let long = "long ".repeat(10_000);
+    let mut expected = vec!["before".to_owned()];
+    for life in 0..3 {
+        let holder = hold(&rig);
+        for (n, body) in ["", "x", "{\"id\":1}", &long].into_iter().enumerate() {
+            let body = format!("{life}{body}");
+            seq_of(rig.accept(&format!("evt_{life}_{n}"), &body).await);
+            expected.push(short(&body));
+        }
+        let next = after_crash(&rig);
+        assert_eq!(rows(&next), i64::try_from(expected.len()).unwrap(), "life {life}");
+        assert_eq!(next.inbox.counts().events, expected.len() as u64);
+        drop(holder);
+        rig = next;
+    }
+    // A copy of each is known.
+    for life in 0..3 {
+        let again = rig.accept(&format!("evt_{life}_1"), &format!("{life}x")).await;
+        assert!(
+            matches!(again, Accepted::Duplicate { conflict: false, .. }),
+            "{again:?}"
+        );
+    }
+    assert_eq!(seq_of(rig.accept("evt_after", "after").await), Seq(14));
+    expected.push("after".to_owned());
+    expected.sort_unstable();
+    until("handed over", || rig.counts(&app()).pending == 14).await;
+    assert_eq!(bodies_pending(&rig).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delivered_before_the_crash_they_may_come_again_and_after_their_rows_they_do_not() {
+    let rig = Rig::new();
+    rig.accept("evt_0", "0").await;
+    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    let settled = "SELECT count(*) FROM event WHERE state = 1";
+    let settled = || -> i64 { rig.sql().query_row(settled, [], |row| row.get(0)).unwrap() };
+    until("its row", || settled() == 1).await;
+    let holder = hold(&rig);
+    rig.accept("evt_1", "1").await;
+    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    rig.accept("evt_2", "2").await;
+    until("settled", || rig.counts(&app()).pending == 1).await;
+    let next = after_crash(&rig);
+    assert_eq!(bodies_pending(&next).await, ["1", "2"]);
+    drop(holder);
+    until("their rows", || rows(&rig) == 3).await;
+    let next = after_crash(&rig);
+    assert_eq!(bodies_pending(&next).await, ["2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_locked_events_are_taken_up_to_a_bound() {
+    let rig = Rig::with(|settings| settings.queue_events_max = 8192);
+    rig.accept("evt_first", "x").await;
+    until("a row", || rows(&rig) == 1).await;
+    let holder = hold(&rig);
+    let mut taken = BTreeSet::new();
+    let refused = loop {
+        let n = taken.len();
+        let answers: Vec<_> = (n..n + 256)
+            .map(|n| {
+                (
+                    n,
+                    rig.inbox.accept(rig.event(&format!("evt_{n}"), &n.to_string())),
+                )
+            })
+            .collect();
+        let mut refused = None;
+        for (n, answer) in answers {
+            match answer.await {
+                Ok(_) => drop(taken.insert(n)),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if let Some(error) = refused {
+            break error;
+        }
+        assert!(taken.len() <= 8192, "no bound");
+    };
+    assert_eq!(refused, InboxError::Busy);
+    assert!(taken.len() >= 1024, "{}", taken.len());
+    // Copies are known all the same, and what was taken survives.
+    let again = rig.accept("evt_7", "7").await;
+    assert!(matches!(again, Accepted::Duplicate { .. }), "{again:?}");
+    let next = after_crash(&rig);
+    assert_eq!(next.counts(&app()).pending, taken.len() as u64 + 1);
+    drop(next);
+    holder.execute_batch("ROLLBACK").unwrap();
+    drop(holder);
+    until("their rows", || rows(&rig) as usize == taken.len() + 1).await;
+    rig.accept("evt_last", "x").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_waits_for_rows_and_says_what_has_none() {
+    let rig = Rig::new();
+    rig.accept("evt_1", "x").await;
+    let reader = Reader::open(&rig.settings.path).unwrap();
+    assert_eq!(reader.without_rows(), 0);
+    assert_eq!(reader.list(&Selection::default(), None, 10).unwrap().len(), 1);
+    let holder = hold(&rig);
+    rig.accept("evt_2", "y").await;
+    let (folder, settings) = crash(&rig);
+    let reader = Reader::open(&settings.path).unwrap();
+    assert_eq!(reader.without_rows(), 1);
+    assert_eq!(reader.list(&Selection::default(), None, 10).unwrap().len(), 1);
+    drop((reader, holder));
+    let inbox = open(&settings, rig.clock.clone(), Telemetry::new()).unwrap();
+    let reader = Reader::open(&settings.path).unwrap();
+    assert_eq!(reader.without_rows(), 0);
+    assert_eq!(reader.list(&Selection::default(), None, 10).unwrap().len(), 2);
+    drop((inbox, folder));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_another_store_are_none() {
+    let (one, other) = (Rig::new(), Rig::new());
+    for rig in [&one, &other] {
+        rig.accept("evt_0", "x").await;
+        until("a row", || rows(rig) == 1).await;
+        let holder = hold(rig);
+        rig.accept("evt_1", "x").await;
+        drop(holder);
+    }
+    let (_folder, settings) = crash(&other);
+    let theirs = one.settings.path.join("bodies-0000000001");
+    std::fs::copy(&theirs, settings.path.join("bodies-0000000002")).unwrap();
+    let inbox = open(&settings, other.clock.clone(), Telemetry::new()).unwrap();
+    assert_eq!(inbox.counts().events, 2);
+    assert!(!settings.path.join("bodies-0000000002").exists());
+    // Nor where the database was put aside, and is made anew.
+    let (_folder, settings) = crash(&one);
+    for file in ["inbox.db", "inbox.db-wal", "inbox.lock"] {
+        drop(std::fs::remove_file(settings.path.join(file)));
+    }
+    std::fs::remove_file(settings.path.join("bodies-0000000001")).unwrap();
+    let inbox = open(&settings, one.clock.clone(), Telemetry::new()).unwrap();
+    std::fs::copy(&theirs, settings.path.join("bodies-0000000001")).unwrap();
+    drop(inbox);
+    let inbox = open(&settings, one.clock.clone(), Telemetry::new()).unwrap();
+    assert_eq!(inbox.counts().events, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_of_what_has_rows_that_is_wrong_loses_nothing() {
+    for change in [
+        "bytes = bytes + 150",
+        "bytes = 3",
+        "bytes = 1 << 40",
+        "last_seq = 1",
+    ] {
+        let mut rig = Rig::new();
+        for n in 0..3 {
+            rig.accept(&format!("evt_{n}"), "x").await;
+        }
+        until("rows", || rows(&rig) == 3).await;
+        let holder = hold(&rig);
+        rig.accept("evt_3", "y").await;
+        rig.accept("evt_4", "z").await;
+        let (folder, settings) = crash(&rig);
+        drop(holder);
+        let sql = Connection::open(settings.path.join("inbox.db")).unwrap();
+        assert_eq!(
+            sql.execute(&format!("UPDATE segment SET {change}"), []).unwrap(),
+            1
+        );
+        drop(sql);
+        rig.inbox = open(&settings, rig.clock.clone(), Telemetry::new()).unwrap();
+        rig.settings = settings;
+        assert_eq!(bodies_pending(&rig).await, ["x", "x", "x", "y", "z"], "{change}");
+        drop(folder);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_back_does_not_come_with_a_crash() {
+    let rig = Rig::with(|settings| settings.bytes_max = 8 << 20);
+    // Too long for a file of a store of this size: in the database, which is locked.
+    let long = "x".repeat(200 << 10);
+    rig.accept("evt_first", "x").await;
+    until("a row", || rows(&rig) == 1).await;
+    let holder = hold(&rig);
+    let together: Vec<_> = [("evt_short", "s"), ("evt_long", &*long), ("evt_other", "o")]
+        .map(|(id, body)| rig.inbox.accept(rig.event(id, body)))
+        .into_iter()
+        .collect();
+    let mut kept = BTreeSet::from(["evt_first".to_owned()]);
+    for (id, answer) in ["evt_short", "evt_long", "evt_other"].into_iter().zip(together) {
+        if answer.await.is_ok() {
+            kept.insert(id.to_owned());
+        }
+    }
+    assert!(!kept.contains("evt_long"));
+    rig.accept("evt_then", "then").await;
+    kept.insert("evt_then".to_owned());
+    let next = after_crash(&rig);
+    drop(holder);
+    let count = usize::try_from(next.counts(&app()).pending).unwrap();
+    let found: BTreeSet<_> = claim_exactly(&*next.inbox, &app(), count)
+        .await
+        .iter()
+        .map(|job| job.event.event.event_id.as_deref().unwrap().to_owned())
+        .collect();
+    assert!(found.is_superset(&kept), "{found:?} {kept:?}");
+    assert!(!found.contains("evt_long"), "{found:?}");
+}
