@@ -103,6 +103,15 @@ impl Rig {
             .sql()
             .query_row(select, [seq.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .unwrap();
+        if segment == 0 {
+            // The first event of a set of upstreams.
+            let sql = match in_body {
+                true => "UPDATE payload SET body = ?2 WHERE seq = ?1",
+                false => "UPDATE payload SET headers = ?2 WHERE seq = ?1",
+            };
+            assert_eq!(self.sql().execute(sql, (seq.0, bytes)).unwrap(), 1);
+            return;
+        }
         let path = self.settings.path.join(format!("bodies-{segment:010}"));
         let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
         let at = offset + if in_body { head_bytes } else { 0 };
@@ -115,7 +124,9 @@ impl Rig {
 
     /// What is left of every event is its row.
     fn forget_bodies(&self) -> usize {
-        self.sql().execute("UPDATE event SET segment = 0", []).unwrap()
+        let sql = self.sql();
+        sql.execute("DELETE FROM payload", []).unwrap();
+        sql.execute("UPDATE event SET segment = 0", []).unwrap()
     }
 
     fn event(&self, id: &str, body: &str) -> NewEvent {

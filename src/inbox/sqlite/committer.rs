@@ -469,7 +469,10 @@ impl Committer {
             },
         );
         match result {
-            Ok(_) => Ok(()),
+            Ok(((), effects)) => {
+                effects.apply(&self.shared);
+                Ok(())
+            }
             Err(error) => self.rolled_back(error, Vec::new()),
         }
     }

@@ -63,6 +63,10 @@ pub(super) struct LaneState {
     backlog_from: Option<i64>,
     /// The last event that was not handed over because of the backlog.
     skipped: i64,
+    /// Those of them that have no row yet, as far as there is room: all from number `recent_from` on. Without them a scan would
+    /// always be behind while events come.
+    recent: VecDeque<Fresh>,
+    recent_from: i64,
     /// Everything below was found by a scan.
     scanned_to: i64,
     /// A lower bound of the due times of rows that are not leased.
@@ -173,25 +177,19 @@ impl Lane {
         let mut state = self.lock();
         for event in events {
             let seq = event.seq.0;
+            let fresh = Fresh {
+                event: event.clone(),
+                members,
+            };
             if state.backlog_from.is_some() {
-                state.skipped = seq;
+                self.skip(&mut state, fresh);
             } else if seq >= state.scanned_to {
-                let bytes = weight(event);
-                if state.parked
-                    || state.fresh.len() >= FRESH_EVENTS_MAX
-                    || state.fresh_bytes + bytes > FRESH_BYTES_MAX
-                    || self.all_fresh_bytes.load(Ordering::Relaxed) + bytes > ALL_FRESH_BYTES_MAX
-                {
-                    state.backlog_from = Some(seq);
-                    state.skipped = seq;
+                if self.has_room(&state, weight(event)) {
+                    self.push_back(&mut state, fresh);
                 } else {
-                    self.push_back(
-                        &mut state,
-                        Fresh {
-                            event: event.clone(),
-                            members,
-                        },
-                    );
+                    state.backlog_from = Some(seq);
+                    state.recent_from = seq;
+                    self.skip(&mut state, fresh);
                 }
             }
         }
@@ -207,12 +205,21 @@ impl Lane {
         state.oldest_from = 0;
     }
 
-    /// Every event has its row: a scan that waited for that can go on.
-    pub(super) fn indexed(&self) {
-        let waits = self.lock().backlog_from.is_some();
-        if waits {
-            self.notify.notify_waiters();
+    /// Every event below a number has its row: a scan that waited for that can go on.
+    pub(super) fn indexed(&self, indexed_to: i64) {
+        let mut state = self.lock();
+        if state.backlog_from.is_none() {
+            return;
         }
+        let has_row = |fresh: &Fresh| fresh.event.seq.0 < indexed_to;
+        while state.recent.front().is_some_and(has_row) {
+            if let Some(fresh) = state.recent.pop_front() {
+                self.shrink(&mut state, weight(&fresh.event));
+            }
+        }
+        state.recent_from = state.recent_from.max(indexed_to);
+        drop(state);
+        self.notify.notify_waiters();
     }
 
     /// A row waits for `due`.
@@ -274,6 +281,7 @@ impl Lane {
             state.next_due = Some(state.next_due.unwrap_or(NEVER).min(steady_now));
         } else if state.parked {
             state.backlog_from = Some(state.backlog_from.unwrap_or(NEVER).min(seq.0));
+            state.skipped = state.skipped.max(seq.0);
         } else {
             // Few and short: as many as can be leased at once.
             let place = state.fresh.partition_point(|other| other.event.seq < seq);
@@ -306,13 +314,17 @@ impl Lane {
         let mut state = self.lock();
         state.parked = parked;
         if parked {
-            if let Some(first) = state.fresh.front() {
-                let first = first.event.seq.0;
+            if let (Some(first), Some(last)) = (state.fresh.front(), state.fresh.back()) {
+                let (first, last) = (first.event.seq.0, last.event.seq.0);
                 state.backlog_from = Some(state.backlog_from.unwrap_or(NEVER).min(first));
+                // The last ones may have no row yet when the others are scanned.
+                state.skipped = state.skipped.max(last);
             }
             let bytes = state.fresh_bytes;
             self.shrink(&mut state, bytes);
             state.fresh = VecDeque::new();
+            state.recent = VecDeque::new();
+            state.recent_from = state.skipped.saturating_add(1);
         }
         drop(state);
         self.notify.notify_waiters();
@@ -345,6 +357,40 @@ impl Lane {
             target: self.target.clone(),
             attempts,
             age,
+        }
+    }
+
+    fn has_room(&self, state: &LaneState, bytes: usize) -> bool {
+        !state.parked
+            && state.fresh.len() + state.recent.len() < FRESH_EVENTS_MAX
+            && state.fresh_bytes + bytes <= FRESH_BYTES_MAX
+            && self.all_fresh_bytes.load(Ordering::Relaxed) + bytes <= ALL_FRESH_BYTES_MAX
+    }
+
+    /// Leaves an event to the scan, or to the end of it.
+    fn skip(&self, state: &mut LaneState, fresh: Fresh) {
+        let (seq, bytes) = (fresh.event.seq.0, weight(&fresh.event));
+        state.skipped = seq;
+        if self.has_room(state, bytes) {
+            self.grow(state, bytes);
+            state.recent.push_back(fresh);
+            return;
+        }
+        while let Some(fresh) = state.recent.pop_front() {
+            self.shrink(state, weight(&fresh.event));
+        }
+        state.recent_from = seq.saturating_add(1);
+    }
+
+    /// Hands over what came since a scan that met all below a number.
+    fn take_recent(&self, state: &mut LaneState, from: i64, ended: &[i64]) {
+        while let Some(fresh) = state.recent.pop_front() {
+            let seq = fresh.event.seq.0;
+            if seq >= from && state.is_free(seq, ended) {
+                state.fresh.push_back(fresh);
+            } else {
+                self.shrink(state, weight(&fresh.event));
+            }
         }
     }
 
@@ -431,7 +477,12 @@ impl Reading {
                     }
                 }
                 state.scanned_to = state.scanned_to.max(found.scanned_to);
-                let more = !found.exhausted || state.skipped >= found.scanned_to;
+                // What came since is here, or nothing did.
+                let all = state.skipped < found.scanned_to || state.recent_from <= found.scanned_to;
+                let more = !(found.exhausted && all);
+                if !more {
+                    lane.take_recent(&mut state, found.scanned_to, &ended);
+                }
                 state.backlog_from = more.then_some(found.scanned_to);
             }
             lane.lease_fresh(&mut state, max, ages, &mut jobs);

@@ -5,8 +5,9 @@
 //! that no body can hold bytes that look like a record, and no record of another store counts.
 //!
 //! ```text
-//! mark 4 | bytes of columns 4 | batch 8 | check 8 | columns | headers | body      (numbers are little-endian)
+//! mark 4 | bytes of columns 4 | batch 8 | check of columns and headers 8 | check of all before 8 | columns | headers | body
 //! columns: 12 numbers of 8 | hash of the body 16 | 0 or 1, dedup key 16 | 11 texts, each after its length 4
+//! (numbers are little-endian)
 //! ```
 
 use rusqlite::CachedStatement;
@@ -17,9 +18,9 @@ use super::seal::{body_hash, half, put_text};
 use super::segments::Place;
 
 const MARK: [u8; 4] = *b"hkr1";
-/// Of the frame: what the check covers, and all of it.
-const CHECKED_BYTES: usize = 16;
-const FRAME_BYTES: usize = 24;
+/// Of the frame: what comes before its own check, and all of it.
+const CHECKED_BYTES: usize = 24;
+const FRAME_BYTES: usize = 32;
 const NUMBERS: usize = 12;
 const TEXTS: usize = 11;
 const NO_TEXT: u32 = u32::MAX;
@@ -211,18 +212,21 @@ pub(super) const INSERT: &str = "INSERT INTO event (seq, route, state, wants, by
 /// Appends a record without its body, which is to follow; where its headers begin in `to`.
 pub(super) fn write(to: &mut Vec<u8>, key: RecordKey, batch: u64, columns: &[u8], headers: &[u8]) -> usize {
     let start = to.len();
+    let length = u32::try_from(columns.len()).unwrap_or(u32::MAX);
     to.extend_from_slice(&MARK);
-    to.extend_from_slice(&u32::try_from(columns.len()).unwrap_or(u32::MAX).to_le_bytes());
+    to.extend_from_slice(&length.to_le_bytes());
     to.extend_from_slice(&batch.to_le_bytes());
-    to.extend_from_slice(&[0; FRAME_BYTES - CHECKED_BYTES]);
+    // The checks, once what they cover is there.
+    to.resize(start + FRAME_BYTES, 0);
     to.extend_from_slice(columns);
     to.extend_from_slice(headers);
-    if let Some((frame, rest)) = to
-        .get_mut(start..)
-        .and_then(|record| record.split_at_mut_checked(FRAME_BYTES))
-    {
+    let record = to.get_mut(start..).unwrap_or_default();
+    if let Some((frame, rest)) = record.split_at_mut_checked(FRAME_BYTES) {
         let (checked, check) = frame.split_at_mut(CHECKED_BYTES);
-        check.copy_from_slice(&key.check(checked, rest).to_le_bytes());
+        if let Some(check_of_rest) = checked.last_chunk_mut() {
+            *check_of_rest = key.check(rest);
+        }
+        check.copy_from_slice(&key.check(checked));
     }
     start + FRAME_BYTES + columns.len()
 }
@@ -235,22 +239,23 @@ pub(super) fn overhead(columns: &[u8]) -> usize {
 /// The record at the beginning of `bytes`; `None` where there is none that is whole.
 pub(super) fn at_start(bytes: &[u8], key: RecordKey) -> Option<Found<'_>> {
     let (frame, rest) = bytes.split_at_checked(FRAME_BYTES)?;
-    let (checked, mut check) = frame.split_at_checked(CHECKED_BYTES)?;
+    let (checked, check) = frame.split_at_checked(CHECKED_BYTES)?;
     let mut fields = checked;
     let fields = &mut fields;
-    if *take::<4>(fields)? != MARK {
+    // The frame first: what it says would else be believed of any bytes within a body.
+    if *take(fields)? != MARK || key.check(checked)[..] != *check {
         return None;
     }
     let length = usize::try_from(u32::from_le_bytes(*take(fields)?)).ok()?;
     let batch = u64::from_le_bytes(*take(fields)?);
+    let check_of_rest: &[u8; 8] = take(fields)?;
     let columns = Columns::read(rest.get(..length)?)?;
     let head_bytes = usize::try_from(columns.head_bytes).ok()?;
     let body_bytes = usize::try_from(columns.body_bytes).ok()?;
     let body_at = length.checked_add(head_bytes)?;
     let rest_bytes = body_at.checked_add(body_bytes)?;
     let body = rest.get(body_at..rest_bytes)?;
-    let whole = key.check(checked, rest.get(..body_at)?) == u64::from_le_bytes(*take(&mut check)?)
-        && body_hash(body) == columns.body_hash;
+    let whole = key.check(rest.get(..body_at)?) == *check_of_rest && body_hash(body) == columns.body_hash;
     whole.then_some(Found {
         batch,
         columns,
@@ -266,9 +271,8 @@ pub(super) fn next_mark(bytes: &[u8]) -> Option<usize> {
 }
 
 impl RecordKey {
-    fn check(self, frame: &[u8], rest: &[u8]) -> u64 {
-        let rest = XxHash3_64::oneshot_with_seed(self.0, rest);
-        XxHash3_64::oneshot_with_seed(self.0 ^ rest, frame)
+    fn check(self, bytes: &[u8]) -> [u8; 8] {
+        XxHash3_64::oneshot_with_seed(self.0, bytes).to_le_bytes()
     }
 }
 

@@ -4,8 +4,9 @@
 //! nobody was told of. Where batches that came later are whole, it was synced and has been damaged since: that is said, and
 //! the file is kept for whoever can make something of it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -58,27 +59,37 @@ pub(super) fn recover(
     };
     let sqlite = |error| OpenError::of(folder, error);
     let indexed = Indexed::read(conn).map_err(sqlite)?;
+    let files = indexed.files(folder).map_err(io)?;
+    // First what is missing: once there are rows, nobody would see it.
     let mut chain = Chain {
         next_seq: indexed.next_seq,
         lost: 0,
         open: None,
     };
-    let files = indexed.files(folder).map_err(io)?;
-    let mut recovered = 0;
-    for Unread { segment, from, first } in &files {
-        let (segment, from) = (*segment, *from);
-        let mut file = File::open(path_of(folder, segment)).map_err(io)?;
-        let bytes = read_from(&mut file, from).map_err(io)?;
-        let found = records(&bytes, key, *first);
-        if found.is_empty() {
-            continue;
+    for unread in &files {
+        let bytes = unread.read(folder).map_err(io)?;
+        for (_, found) in records(&bytes, key, unread.first) {
+            chain.meet(unread.segment, found.columns.seq, found.batch);
+            chain.lost += u64::from(!is_known(conn, &found).map_err(sqlite)?);
         }
-        // What was written may not have been synced.
-        file.sync_data().map_err(io)?;
-        recovered += insert(conn, segment, from, &found).map_err(sqlite)?;
-        found
-            .iter()
-            .for_each(|(_, found)| chain.meet(segment, found.columns.seq, found.batch));
+    }
+    if chain.lost > 0 {
+        keep(folder, &files, now);
+        tracing::error!(
+            events = chain.lost,
+            "a file of bodies was damaged: events of the last commits are lost, have them sent again"
+        );
+    }
+    let mut recovered = 0;
+    for unread in &files {
+        let bytes = unread.read(folder).map_err(io)?;
+        let mut found = records(&bytes, key, unread.first);
+        found.retain(|(_, found)| is_known(conn, found).unwrap_or(false));
+        if let Some((at, last)) = found.last() {
+            let whole = bytes.get(..at + last.end).unwrap_or_default();
+            unread.write_anew(folder, whole).map_err(io)?;
+            recovered += insert(conn, unread, &found).map_err(sqlite)?;
+        }
     }
     if recovered > 0 {
         tracing::info!(
@@ -86,17 +97,52 @@ pub(super) fn recover(
             "events kept before a crash were given their rows"
         );
     }
-    if chain.lost > 0 {
-        for Unread { segment, .. } in files {
-            let path = path_of(folder, segment);
-            std::fs::copy(&path, format!("{}.damaged-{}", path.display(), now.0)).map_err(io)?;
-        }
-        tracing::error!(
-            events = chain.lost,
-            "a file of bodies was damaged: events of the last commits are lost, have them sent again"
-        );
-    }
     Ok(())
+}
+
+/// Keeps copies of files of which not all can be used.
+fn keep(folder: &Path, files: &[Unread], now: Timestamp) {
+    for Unread { segment, .. } in files {
+        let path = path_of(folder, *segment);
+        let copy = format!("{}.damaged-{}", path.display(), now.0);
+        if let Err(error) = std::fs::copy(&path, &copy) {
+            tracing::error!(%error, copy, "a damaged file could not be kept");
+        }
+    }
+}
+
+/// Whether a record can have a row: its route and its upstreams are known, and its number is not another event's.
+fn is_known(conn: &Connection, found: &Found<'_>) -> rusqlite::Result<bool> {
+    let columns = &found.columns;
+    conn.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM route WHERE id = ?1)
+            AND (?2 = 0 OR EXISTS (SELECT 1 FROM upstream_set WHERE id = ?2))
+            AND NOT EXISTS (SELECT 1 FROM event WHERE seq = ?3 AND seal <> ?4)",
+    )?
+    .query_row((columns.route, columns.wants, columns.seq, columns.seal), |row| {
+        row.get(0)
+    })
+}
+
+impl Unread {
+    /// What may be records without rows.
+    fn read(&self, folder: &Path) -> io::Result<Vec<u8>> {
+        let mut file = File::open(path_of(folder, self.segment))?;
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(self.from))?;
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Writes what was read once more, and syncs it: after a sync that failed the kernel may hold pages for written that the
+    /// disk does not have.
+    fn write_anew(&self, folder: &Path, bytes: &[u8]) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .open(path_of(folder, self.segment))?;
+        file.write_all_at(bytes, self.from)?;
+        file.sync_data()
+    }
 }
 
 /// Events that are kept in the files of `folder` and have no row yet: how many, and the number of the last.
@@ -106,14 +152,13 @@ pub(in crate::inbox) fn without_rows(conn: &Connection, folder: &Path) -> rusqli
         return Ok((events, last));
     };
     let key = RecordKey::of_store(&hash_key);
-    for Unread { segment, from, first } in Indexed::read(conn)?.files(folder).map_err(unreadable_file)? {
-        let mut file = match File::open(path_of(folder, segment)) {
+    for unread in Indexed::read(conn)?.files(folder).map_err(unreadable_file)? {
+        let bytes = match unread.read(folder) {
             // What was in it has rows by now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other.map_err(unreadable_file)?,
         };
-        let bytes = read_from(&mut file, from).map_err(unreadable_file)?;
-        for (_, found) in records(&bytes, key, first) {
+        for (_, found) in records(&bytes, key, unread.first) {
             events += 1;
             last = last.max(found.columns.seq);
         }
@@ -175,13 +220,6 @@ impl Indexed {
     }
 }
 
-fn read_from(file: &mut File, from: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(from))?;
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// The records in `bytes`, with their places. One of an earlier batch than the record before it is what is left of a batch
 /// that was taken back. Those with numbers below `first` have rows.
 fn records(bytes: &[u8], key: RecordKey, first: i64) -> Vec<(usize, Found<'_>)> {
@@ -205,11 +243,12 @@ fn records(bytes: &[u8], key: RecordKey, first: i64) -> Vec<(usize, Found<'_>)> 
 }
 
 /// Inserts rows for the records of a file; how many.
-fn insert(conn: &Connection, segment: i64, from: u64, found: &[(usize, Found<'_>)]) -> rusqlite::Result<u64> {
+fn insert(conn: &Connection, unread: &Unread, found: &[(usize, Found<'_>)]) -> rusqlite::Result<u64> {
+    let segment = unread.segment;
     conn.execute_batch("BEGIN IMMEDIATE")?;
     let mut inserted = 0;
     let result = found.iter().try_for_each(|(at, record)| {
-        let offset = |within: usize| i64::try_from(from + (at + within) as u64).unwrap_or(i64::MAX);
+        let offset = |within: usize| i64::try_from(unread.from + (at + within) as u64).unwrap_or(i64::MAX);
         let columns = &record.columns;
         let place = Place {
             segment,

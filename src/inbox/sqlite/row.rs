@@ -50,8 +50,9 @@ impl Row<'_> {
         keep_until: i64,
     ) -> Result<(), TxError> {
         let event = self.event;
-        let in_file = tx.segments.takes(&event.headers, &event.body);
-        if !in_file || !self.wants.is_stored() || tx.unindexed.takes_no_event() {
+        // A record names what is in the database: the first event of a set goes there itself.
+        let in_file = self.wants.is_stored() && tx.segments.takes(&event.headers, &event.body);
+        if !in_file || tx.unindexed.takes_no_event() {
             tx.write()?;
             self.wants.store(tx.conn)?;
         }

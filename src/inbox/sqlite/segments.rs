@@ -197,6 +197,8 @@ pub(super) struct Segments {
     taken: u64,
     /// Files that the open transaction has filled.
     filled: Vec<Current>,
+    /// The open transaction has written to a file.
+    wrote: bool,
 }
 
 /// The file that is appended to.
@@ -208,6 +210,14 @@ struct Current {
     /// Up to where a committed transaction has written, and up to where this one has, or will.
     committed: u64,
     end: u64,
+}
+
+impl Current {
+    /// Takes away what no committed transaction has written, for good.
+    fn take_back(&self) -> io::Result<()> {
+        self.file.set_len(self.committed)?;
+        self.file.sync_all()
+    }
 }
 
 /// What a transaction changes in the counts of a file.
@@ -301,6 +311,7 @@ impl Segments {
             unrecorded: BTreeMap::new(),
             taken: files.values().sum(),
             filled: Vec::new(),
+            wrote: false,
         })
     }
 
@@ -369,6 +380,7 @@ impl Segments {
             return Ok(false);
         };
         self.batch += 1;
+        self.wrote = true;
         let from = current.end - self.unwritten.len() as u64;
         current
             .file
@@ -403,6 +415,7 @@ impl Segments {
         if recorded {
             self.unrecorded.clear();
         }
+        self.wrote = false;
         for full in self.filled.drain(..) {
             self.taken += full.end - full.committed;
         }
@@ -412,17 +425,33 @@ impl Segments {
         }
     }
 
-    /// Nothing of the transaction is left.
-    pub(super) fn rolled_back(&mut self) {
+    /// Nothing of the transaction is left, not on the disk either: its numbers and its place are used again, and `recover` must
+    /// not find two events of one number.
+    pub(super) fn rolled_back(&mut self) -> Result<(), TxError> {
         self.unwritten.clear();
         self.changes.clear();
-        for full in self.filled.drain(..).filter(|full| full.committed == 0) {
-            // One that stays goes with the next start.
-            drop(std::fs::remove_file(path_of(&self.folder, full.segment)));
+        let failed =
+            |error: io::Error| TxError::Final(format!("taking back what was written failed: {error}"));
+        let mut removed = false;
+        for full in self.filled.drain(..) {
+            if full.committed > 0 {
+                full.take_back().map_err(failed)?;
+            } else {
+                std::fs::remove_file(path_of(&self.folder, full.segment)).map_err(failed)?;
+                removed = true;
+            }
         }
+        let wrote = std::mem::take(&mut self.wrote);
         if let Some(current) = &mut self.current {
             current.end = current.committed;
+            if wrote {
+                current.take_back().map_err(failed)?;
+            }
         }
+        if removed {
+            self.sync_removed()?;
+        }
+        Ok(())
     }
 
     /// Begins a file; its name is durable.
@@ -479,6 +508,11 @@ impl Segments {
         }
         self.taken = self.taken.saturating_sub(bytes);
         Ok(())
+    }
+
+    /// Makes it durable that files were removed: one that came back without its row would be taken for a new one.
+    pub(super) fn sync_removed(&self) -> Result<(), TxError> {
+        place::sync_folder(&self.folder).map_err(|error| TxError::Final(error.to_string()))
     }
 
     /// A file of which little is needed, with the numbers of the first and the last event in it.

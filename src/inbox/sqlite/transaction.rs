@@ -227,7 +227,7 @@ impl<'a> Transaction<'a> {
                 Ok((done, tx.effects))
             }
             Err(error) => {
-                tx.segments.rolled_back();
+                let taken_back = tx.segments.rolled_back();
                 tx.unindexed.rolled_back();
                 tx.keys.rolled_back();
                 // Some errors have rolled back already.
@@ -237,6 +237,7 @@ impl<'a> Transaction<'a> {
                         _ => TxError::Final(rollback.to_string()),
                     })?;
                 }
+                taken_back?;
                 Err(error)
             }
         }
@@ -569,8 +570,9 @@ impl Effects {
             lane.due(seq, due);
         }
         if self.indexed {
+            let indexed_to = shared.indexed_to.load(Ordering::Acquire);
             for lane in shared.names.lanes() {
-                lane.indexed();
+                lane.indexed(indexed_to);
             }
         }
     }

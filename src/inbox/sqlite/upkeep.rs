@@ -148,6 +148,9 @@ impl Committer {
                 return self.rolled_back(error, Vec::new());
             }
         }
+        if let Err(error) = self.beside.segments.sync_removed() {
+            return self.rolled_back(error, Vec::new());
+        }
         // A row without its file is harmless: it goes with the next try.
         let forgotten = self.slice(|_, tx| {
             for segment in &unused {

@@ -244,25 +244,31 @@ async fn a_count_of_what_has_rows_that_is_wrong_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_back_does_not_come_with_a_crash() {
-    let rig = Rig::with(|settings| settings.bytes_max = 8 << 20);
-    // Too long for a file of a store of this size: in the database, which is locked.
-    let long = "x".repeat(200 << 10);
+    // Files of 256 KiB.
+    let rig = Rig::with(|settings| settings.bytes_max = 16 << 20);
     rig.accept("evt_first", "x").await;
     until("a row", || rows(&rig) == 1).await;
     let holder = hold(&rig);
-    let together: Vec<_> = [("evt_short", "s"), ("evt_long", &*long), ("evt_other", "o")]
+    // More than a file takes, and at last one for the database, which is locked.
+    let mut together: Vec<_> = (0..30)
+        .map(|n| (format!("evt_{n}"), "x".repeat(16_000)))
+        .collect();
+    together.push(("evt_long".to_owned(), "x".repeat(200 << 10)));
+    let answers: Vec<_> = together
+        .iter()
         .map(|(id, body)| rig.inbox.accept(rig.event(id, body)))
-        .into_iter()
         .collect();
     let mut kept = BTreeSet::from(["evt_first".to_owned()]);
-    for (id, answer) in ["evt_short", "evt_long", "evt_other"].into_iter().zip(together) {
+    for ((id, _), answer) in together.into_iter().zip(answers) {
         if answer.await.is_ok() {
-            kept.insert(id.to_owned());
+            kept.insert(id);
         }
     }
-    assert!(!kept.contains("evt_long"));
-    rig.accept("evt_then", "then").await;
-    kept.insert("evt_then".to_owned());
+    assert!(kept.len() < 31, "{kept:?}");
+    for n in 0..3 {
+        rig.accept(&format!("evt_then_{n}"), "then").await;
+        kept.insert(format!("evt_then_{n}"));
+    }
     let next = after_crash(&rig);
     drop(holder);
     let count = usize::try_from(next.counts(&app()).pending).unwrap();
@@ -271,6 +277,83 @@ async fn what_was_taken_back_does_not_come_with_a_crash() {
         .iter()
         .map(|job| job.event.event.event_id.as_deref().unwrap().to_owned())
         .collect();
-    assert!(found.is_superset(&kept), "{found:?} {kept:?}");
-    assert!(!found.contains("evt_long"), "{found:?}");
+    assert_eq!(found, kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_event_of_an_upstream_goes_with_its_name_or_not_at_all() {
+    let rig = Rig::new();
+    let holder = hold(&rig);
+    let answer = rig.inbox.accept(rig.event("evt_1", "x")).await;
+    assert_eq!(answer, Err(InboxError::Busy));
+    let next = after_crash(&rig);
+    assert_eq!(next.inbox.counts().events, 0);
+    drop(holder);
+    rig.accept("evt_1", "x").await;
+    let next = after_crash(&rig);
+    assert_eq!(bodies_pending(&next).await, ["x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_parked_upstream_none_is_forgotten() {
+    let rig = Rig::new();
+    rig.inbox.set_targets(&[app()]);
+    rig.accept("evt_0", "0").await;
+    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    until("settled", || rig.counts(&app()).pending == 0).await;
+    let holder = hold(&rig);
+    for n in 1..=3 {
+        rig.accept(&format!("evt_{n}"), &n.to_string()).await;
+    }
+    let job = claim_one(&*rig.inbox).await;
+    rig.inbox.set_targets(&[]);
+    rig.inbox.settle(Settlement {
+        seq: job.event.seq,
+        target: app(),
+        attempts: 0,
+        outcome: Outcome::Released,
+    });
+    rig.accept("evt_4", "4").await;
+    rig.inbox.set_targets(&[app()]);
+    rig.accept("evt_5", "5").await;
+    claim_nothing(&*rig.inbox, &app()).await;
+    drop(holder);
+    let mut bodies = BTreeSet::new();
+    while bodies.len() < 5 {
+        for job in claim(&*rig.inbox, &app(), 10).await {
+            assert!(bodies.insert(job.event.event.body.clone()), "twice");
+            delivered(&*rig.inbox, &job);
+        }
+    }
+    until("settled", || rig.counts(&app()).pending == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_backlog_events_are_handed_over_from_memory_again() {
+    let rig = Rig::with(|settings| settings.queue_events_max = 8192);
+    let backlog: Vec<_> = (0..3000)
+        .map(|n| rig.inbox.accept(rig.event(&format!("evt_{n}"), "x")))
+        .collect();
+    for answer in backlog {
+        answer.await.unwrap();
+    }
+    // While it is worked off, others come.
+    let (mut came, mut taken) = (3000, BTreeSet::new());
+    while taken.len() < came {
+        for job in claim(&*rig.inbox, &app(), 64).await {
+            assert!(taken.insert(job.event.seq), "twice");
+            delivered(&*rig.inbox, &job);
+        }
+        if came < 4000 {
+            for _ in 0..32 {
+                rig.accept(&format!("evt_{came}"), "x").await;
+                came += 1;
+            }
+        }
+    }
+    until("settled", || rig.counts(&app()).pending == 0).await;
+    let holder = hold(&rig);
+    rig.accept("evt_last", "last").await;
+    assert_eq!(&claim_one(&*rig.inbox).await.event.event.body[..], b"last");
+    drop(holder);
 }
