@@ -11,11 +11,11 @@ use super::schema::state;
 use super::segments::Place;
 
 /// Rows are written once this many wait.
-const ROWS: usize = 1024;
+const ROWS: usize = 256;
 /// Or their columns, or repeats, take this many bytes.
 const COLUMNS_BYTES: usize = 1 << 20;
 /// More are not taken on: whoever comes next waits for a transaction.
-const ROWS_MAX: usize = 4 * ROWS;
+const ROWS_MAX: usize = 16 * ROWS;
 const COLUMNS_BYTES_MAX: usize = 4 * COLUMNS_BYTES;
 
 /// The events, in the order of their numbers.
