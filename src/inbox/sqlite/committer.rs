@@ -440,7 +440,13 @@ impl Committer {
             |tx| events.iter().map(|incoming| held(tx, &incoming.new)).collect(),
         );
         // On an error all are refused, and come again.
-        found.map_or_else(|_| Vec::new(), |(held, _)| held)
+        found.map_or_else(
+            |_| Vec::new(),
+            |(held, effects)| {
+                effects.apply(&self.shared);
+                held
+            },
+        )
     }
 
     /// Commits what is left, brings the counters up to date and copies the log.

@@ -165,6 +165,7 @@ impl Rows {
             rows: 8,
             scan_from: Some(i64::MIN),
             sets: lane.lock().sets.clone(),
+            epoch: 0,
             leased: Vec::new(),
         };
         let found = load::look(&self.reader.conn, &self.shared, lane.id, &look, now)?;

@@ -67,6 +67,8 @@ pub(super) struct LaneState {
     /// always be behind while events come.
     recent: VecDeque<Fresh>,
     recent_from: i64,
+    /// Counts what makes a scan that is under way begin anew.
+    epoch: u64,
     /// Everything below was found by a scan.
     scanned_to: i64,
     /// A lower bound of the due times of rows that are not leased.
@@ -122,6 +124,8 @@ pub(super) struct Look {
     pub(super) scan_from: Option<i64>,
     /// Sets to scan.
     pub(super) sets: Vec<(i64, usize)>,
+    /// Of the lane, to see whether what was asked for still holds.
+    pub(super) epoch: u64,
     /// Leased now: not to be loaded.
     pub(super) leased: Vec<i64>,
 }
@@ -245,6 +249,7 @@ impl Lane {
                 rows: if rows_due { max } else { 0 },
                 scan_from: state.backlog_from.filter(|_| scan),
                 sets: state.sets.clone(),
+                epoch: state.epoch,
                 leased: state.leases.keys().copied().collect(),
             };
             if rows_due {
@@ -282,6 +287,8 @@ impl Lane {
         } else if state.parked {
             state.backlog_from = Some(state.backlog_from.unwrap_or(NEVER).min(seq.0));
             state.skipped = state.skipped.max(seq.0);
+            state.recent_from = state.recent_from.max(seq.0.saturating_add(1));
+            state.epoch += 1;
         } else {
             // Few and short: as many as can be leased at once.
             let place = state.fresh.partition_point(|other| other.event.seq < seq);
@@ -324,7 +331,8 @@ impl Lane {
             self.shrink(&mut state, bytes);
             state.fresh = VecDeque::new();
             state.recent = VecDeque::new();
-            state.recent_from = state.skipped.saturating_add(1);
+            state.recent_from = state.recent_from.max(state.skipped.saturating_add(1));
+            state.epoch += 1;
         }
         drop(state);
         self.notify.notify_waiters();
@@ -469,7 +477,9 @@ impl Reading {
             }
             // `fresh` may have got released events meanwhile, all older than the scan.
             // A set that joined meanwhile was not scanned: begin again.
-            let same = self.look.scan_from == state.backlog_from && self.look.sets.len() == state.sets.len();
+            let same = self.look.scan_from == state.backlog_from
+                && self.look.sets.len() == state.sets.len()
+                && self.look.epoch == state.epoch;
             if self.look.scan_from.is_some() && same {
                 for fresh in found.scanned {
                     if state.is_free(fresh.event.seq.0, &ended) {

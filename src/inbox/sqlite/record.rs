@@ -59,8 +59,8 @@ pub(super) struct Columns<'a> {
 /// A record that was found in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found<'a> {
-    /// Records of one batch were written and synced together; a later batch has a higher number.
-    pub(super) batch: u64,
+    /// The number of the first event of its transaction: all below it were kept before this was written.
+    pub(super) batch: i64,
     pub(super) columns: Columns<'a>,
     /// From the record's first byte to its headers, and to its end.
     pub(super) headers_at: usize,
@@ -210,7 +210,7 @@ pub(super) const INSERT: &str = "INSERT INTO event (seq, route, state, wants, by
   ?24, ?25, ?26, ?27, ?28)";
 
 /// Appends a record without its body, which is to follow; where its headers begin in `to`.
-pub(super) fn write(to: &mut Vec<u8>, key: RecordKey, batch: u64, columns: &[u8], headers: &[u8]) -> usize {
+pub(super) fn write(to: &mut Vec<u8>, key: RecordKey, batch: i64, columns: &[u8], headers: &[u8]) -> usize {
     let start = to.len();
     let length = u32::try_from(columns.len()).unwrap_or(u32::MAX);
     to.extend_from_slice(&MARK);
@@ -247,7 +247,7 @@ pub(super) fn at_start(bytes: &[u8], key: RecordKey) -> Option<Found<'_>> {
         return None;
     }
     let length = usize::try_from(u32::from_le_bytes(*take(fields)?)).ok()?;
-    let batch = u64::from_le_bytes(*take(fields)?);
+    let batch = i64::from_le_bytes(*take(fields)?);
     let check_of_rest: &[u8; 8] = take(fields)?;
     let columns = Columns::read(rest.get(..length)?)?;
     let head_bytes = usize::try_from(columns.head_bytes).ok()?;
@@ -323,7 +323,7 @@ mod tests {
         }
     }
 
-    fn record(key: RecordKey, batch: u64, body: &[u8]) -> Vec<u8> {
+    fn record(key: RecordKey, batch: i64, body: &[u8]) -> Vec<u8> {
         let (mut bytes, mut written) = (Vec::new(), Vec::new());
         columns(body).write(&mut written);
         let headers_at = write(&mut bytes, key, batch, &written, HEADERS);

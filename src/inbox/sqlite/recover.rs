@@ -4,6 +4,7 @@
 //! nobody was told of. Where batches that came later are whole, it was synced and has been damaged since: that is said, and
 //! the file is kept for whoever can make something of it.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -28,22 +29,22 @@ struct Indexed {
     next_seq: i64,
 }
 
-/// A file that may have records without rows: from a place on, and with numbers from `first` on.
+/// A file that may have records without rows, from a place on.
 #[derive(Debug, Clone, Copy)]
 struct Unread {
     segment: i64,
     from: u64,
-    first: i64,
+    /// No record from there on has a row.
+    is_rest: bool,
 }
 
 /// What was met so far, to see what is missing.
 #[derive(Debug)]
 struct Chain {
     next_seq: i64,
-    /// Missing for certain.
-    lost: u64,
-    /// Missing, if the batch of what follows was synced: file, batch, events.
-    open: Option<(i64, u64, u64)>,
+    met: HashSet<i64>,
+    /// The highest number of a first event of a transaction: all below it were kept.
+    kept_to: i64,
 }
 
 /// Gives their rows to events that were kept without.
@@ -61,35 +62,32 @@ pub(super) fn recover(
     let indexed = Indexed::read(conn).map_err(sqlite)?;
     let files = indexed.files(folder).map_err(io)?;
     // First what is missing: once there are rows, nobody would see it.
-    let mut chain = Chain {
-        next_seq: indexed.next_seq,
-        lost: 0,
-        open: None,
-    };
+    let mut chain = Chain::new(indexed.next_seq);
+    let mut lost = 0;
     for unread in &files {
         let bytes = unread.read(folder).map_err(io)?;
-        for (_, found) in records(&bytes, key, unread.first) {
-            chain.meet(unread.segment, found.columns.seq, found.batch);
-            chain.lost += u64::from(!is_known(conn, &found).map_err(sqlite)?);
+        for (_, found) in records(&bytes, key) {
+            let can_be_used = match found.columns.seq >= indexed.next_seq {
+                true => {
+                    chain.meet(found.columns.seq, found.batch);
+                    is_known(conn, &found).map_err(sqlite)?
+                }
+                false => !unread.is_rest || has_row(conn, found.columns.seq).map_err(sqlite)?,
+            };
+            lost += u64::from(!can_be_used);
         }
     }
-    if chain.lost > 0 {
+    lost += chain.lost();
+    if lost > 0 {
         keep(folder, &files, now);
         tracing::error!(
-            events = chain.lost,
+            events = lost,
             "a file of bodies was damaged: events of the last commits are lost, have them sent again"
         );
     }
     let mut recovered = 0;
     for unread in &files {
-        let bytes = unread.read(folder).map_err(io)?;
-        let mut found = records(&bytes, key, unread.first);
-        found.retain(|(_, found)| is_known(conn, found).unwrap_or(false));
-        if let Some((at, last)) = found.last() {
-            let whole = bytes.get(..at + last.end).unwrap_or_default();
-            unread.write_anew(folder, whole).map_err(io)?;
-            recovered += insert(conn, unread, &found).map_err(sqlite)?;
-        }
+        recovered += unread.recover(conn, folder, key, indexed.next_seq, now)?;
     }
     if recovered > 0 {
         tracing::info!(
@@ -104,7 +102,7 @@ pub(super) fn recover(
 fn keep(folder: &Path, files: &[Unread], now: Timestamp) {
     for Unread { segment, .. } in files {
         let path = path_of(folder, *segment);
-        let copy = format!("{}.damaged-{}", path.display(), now.0);
+        let copy = damaged_copy(&path, now);
         if let Err(error) = std::fs::copy(&path, &copy) {
             tracing::error!(%error, copy, "a damaged file could not be kept");
         }
@@ -124,7 +122,53 @@ fn is_known(conn: &Connection, found: &Found<'_>) -> rusqlite::Result<bool> {
     })
 }
 
+fn has_row(conn: &Connection, seq: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM event WHERE seq = ?1")?
+        .exists([seq])
+}
+
+fn damaged_copy(path: &Path, now: Timestamp) -> String {
+    format!("{}.damaged-{}", path.display(), now.0)
+}
+
 impl Unread {
+    /// Gives rows to what is in the file; how many.
+    fn recover(
+        &self,
+        conn: &Connection,
+        folder: &Path,
+        key: RecordKey,
+        next_seq: i64,
+        now: Timestamp,
+    ) -> Result<u64, OpenError> {
+        let io = |source| OpenError::Io {
+            path: folder.to_owned(),
+            source,
+        };
+        let sqlite = |error| OpenError::of(folder, error);
+        let bytes = self.read(folder).map_err(io)?;
+        let all = records(&bytes, key);
+        let end = all.last().map_or(0, |(at, last)| at + last.end);
+        let mut usable = Vec::new();
+        for (at, found) in all {
+            if found.columns.seq >= next_seq && is_known(conn, &found).map_err(sqlite)? {
+                usable.push((at, found));
+            }
+        }
+        if !usable.is_empty() {
+            let whole = bytes.get(..end).unwrap_or_default();
+            self.write_anew(folder, whole).map_err(io)?;
+        } else if self.from == 0 && self.is_rest {
+            // A batch that nobody was told of, or what is left of more: nothing names it.
+            let path = path_of(folder, self.segment);
+            let kept = damaged_copy(&path, now);
+            tracing::warn!(kept, "a file of bodies has no event that can be used: set aside");
+            std::fs::rename(&path, &kept).map_err(io)?;
+            return Ok(0);
+        }
+        insert(conn, self, &usable, end).map_err(sqlite)
+    }
+
     /// What may be records without rows.
     fn read(&self, folder: &Path) -> io::Result<Vec<u8>> {
         let mut file = File::open(path_of(folder, self.segment))?;
@@ -152,15 +196,18 @@ pub(in crate::inbox) fn without_rows(conn: &Connection, folder: &Path) -> rusqli
         return Ok((events, last));
     };
     let key = RecordKey::of_store(&hash_key);
-    for unread in Indexed::read(conn)?.files(folder).map_err(unreadable_file)? {
+    let indexed = Indexed::read(conn)?;
+    for unread in indexed.files(folder).map_err(unreadable_file)? {
         let bytes = match unread.read(folder) {
             // What was in it has rows by now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other.map_err(unreadable_file)?,
         };
-        for (_, found) in records(&bytes, key, unread.first) {
-            events += 1;
-            last = last.max(found.columns.seq);
+        for (_, found) in records(&bytes, key) {
+            if found.columns.seq >= indexed.next_seq {
+                events += 1;
+                last = last.max(found.columns.seq);
+            }
         }
     }
     Ok((events, last))
@@ -209,27 +256,31 @@ impl Indexed {
     fn files(&self, folder: &Path) -> io::Result<Vec<Unread>> {
         let files = files_in(folder)?.split_off(&self.segment);
         let unread = files.into_iter().map(|(segment, length)| {
-            let (from, first) = match self.bytes.filter(|bytes| *bytes <= length) {
-                _ if segment != self.segment => (0, i64::MIN),
-                Some(bytes) => (bytes, i64::MIN),
-                None => (0, self.next_seq),
+            let (from, is_rest) = match self.bytes.filter(|bytes| *bytes <= length) {
+                _ if segment != self.segment => (0, true),
+                Some(bytes) => (bytes, true),
+                None => (0, false),
             };
-            (from < length).then_some(Unread { segment, from, first })
+            (from < length).then_some(Unread {
+                segment,
+                from,
+                is_rest,
+            })
         });
         Ok(unread.flatten().collect())
     }
 }
 
-/// The records in `bytes`, with their places. One of an earlier batch than the record before it is what is left of a batch
-/// that was taken back. Those with numbers below `first` have rows.
-fn records(bytes: &[u8], key: RecordKey, first: i64) -> Vec<(usize, Found<'_>)> {
-    let (mut found, mut at, mut batch) = (Vec::new(), 0, 0);
+/// The records in `bytes`, with their places. One of an earlier transaction than the record before it is what is left of one
+/// that was taken back.
+fn records(bytes: &[u8], key: RecordKey) -> Vec<(usize, Found<'_>)> {
+    let (mut found, mut at, mut batch) = (Vec::new(), 0, i64::MIN);
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
         match record::at_start(rest, key) {
             Some(record) => {
                 if record.batch >= batch {
                     batch = record.batch;
-                    found.extend((record.columns.seq >= first).then_some((at, record)));
+                    found.push((at, record));
                 }
                 at += record.end;
             }
@@ -242,8 +293,13 @@ fn records(bytes: &[u8], key: RecordKey, first: i64) -> Vec<(usize, Found<'_>)> 
     found
 }
 
-/// Inserts rows for the records of a file; how many.
-fn insert(conn: &Connection, unread: &Unread, found: &[(usize, Found<'_>)]) -> rusqlite::Result<u64> {
+/// Inserts rows for the records of a file, of which all up to `end` is done with then; how many.
+fn insert(
+    conn: &Connection,
+    unread: &Unread,
+    found: &[(usize, Found<'_>)],
+    end: usize,
+) -> rusqlite::Result<u64> {
     let segment = unread.segment;
     conn.execute_batch("BEGIN IMMEDIATE")?;
     let mut inserted = 0;
@@ -262,16 +318,19 @@ fn insert(conn: &Connection, unread: &Unread, found: &[(usize, Found<'_>)]) -> r
             ..Change::default()
         };
         // One that has a row was counted with it.
-        if !conn
-            .prepare_cached("SELECT 1 FROM event WHERE seq = ?1")?
-            .exists([columns.seq])?
-        {
+        if !has_row(conn, columns.seq)? {
             columns.insert(&mut conn.prepare_cached(record::INSERT)?, Some(place))?;
             change.events = 1;
             change.bytes = Change::of_event(columns.head_bytes + columns.body_bytes);
             inserted += 1;
         }
         change.record(conn, segment)
+    });
+    let result = result.and_then(|()| {
+        let end = i64::try_from(unread.from + end as u64).unwrap_or(i64::MAX);
+        conn.prepare_cached("UPDATE segment SET bytes = max(bytes, ?2) WHERE id = ?1")?
+            .execute((segment, end))
+            .map(drop)
     });
     match result.and_then(|()| conn.execute_batch("COMMIT")) {
         Ok(()) => Ok(inserted),
@@ -284,19 +343,27 @@ fn insert(conn: &Connection, unread: &Unread, found: &[(usize, Found<'_>)]) -> r
 }
 
 impl Chain {
-    fn meet(&mut self, segment: i64, seq: i64, batch: u64) {
-        if let Some((file, of, events)) = self.open
-            && (file, of) < (segment, batch)
-        {
-            self.lost += events;
-            self.open = None;
+    fn new(next_seq: i64) -> Self {
+        Self {
+            next_seq,
+            met: HashSet::new(),
+            kept_to: next_seq,
         }
-        let missing = seq.saturating_sub(self.next_seq);
-        if missing > 0 {
-            let before = self.open.map_or(0, |(_, _, events)| events);
-            self.open = Some((segment, batch, before + missing.cast_unsigned()));
-        }
-        self.next_seq = self.next_seq.max(seq.saturating_add(1));
+    }
+
+    fn meet(&mut self, seq: i64, batch: i64) {
+        self.met.insert(seq);
+        self.kept_to = self.kept_to.max(batch);
+    }
+
+    /// How many events are missing of those that were kept.
+    fn lost(&self) -> u64 {
+        let kept = self.kept_to.saturating_sub(self.next_seq).max(0).cast_unsigned();
+        let met = self
+            .met
+            .iter()
+            .filter(|seq| (self.next_seq..self.kept_to).contains(seq));
+        kept.saturating_sub(met.count() as u64)
     }
 }
 
@@ -304,43 +371,28 @@ impl Chain {
 mod tests {
     use super::*;
 
-    /// Records one behind the other, of number and batch.
-    fn met(files: &[(i64, &[(i64, u64)])], next_seq: i64) -> u64 {
-        let mut chain = Chain {
-            next_seq,
-            lost: 0,
-            open: None,
-        };
-        for (segment, records) in files {
-            for (seq, batch) in *records {
-                chain.meet(*segment, *seq, *batch);
-            }
-        }
-        chain.lost
-    }
-
     #[test]
-    fn events_are_lost_only_where_a_later_batch_shows_that_theirs_was_synced() {
-        for (case, files, lost) in [
+    fn events_are_lost_where_a_later_transaction_shows_that_they_were_kept() {
+        // Records of number and transaction; the next number is 5.
+        for (case, records, lost) in [
             ("nothing", &[][..], 0),
-            ("a chain", &[(1, &[(5, 1), (6, 1), (7, 2)][..])][..], 0),
-            ("the first of the last batch", &[(1, &[(5, 1), (7, 2)])], 0),
-            ("one before the last batch", &[(1, &[(5, 1), (7, 2), (8, 3)])], 1),
-            ("the very first two", &[(1, &[(7, 2), (8, 3)])], 2),
-            ("two gaps in the last batch", &[(1, &[(5, 1), (7, 2), (9, 2)])], 0),
+            ("a chain", &[(5, 5), (6, 5), (7, 7)][..], 0),
+            ("one of the last transaction", &[(5, 5), (7, 6)], 0),
+            ("the last of the one before", &[(5, 5), (7, 7)], 1),
+            ("the very first two", &[(7, 7)], 2),
+            ("two in the last transaction", &[(5, 5), (7, 6), (9, 6)], 0),
             (
-                "two gaps, and a batch behind",
-                &[(1, &[(5, 1), (7, 2), (9, 2), (10, 3)])],
+                "two, and a transaction behind",
+                &[(5, 5), (7, 6), (9, 6), (10, 10)],
                 2,
             ),
-            ("the next file", &[(1, &[(5, 9), (7, 9)]), (2, &[(8, 1)])], 1),
-            (
-                "a file of which the last is gone",
-                &[(1, &[(5, 9)]), (2, &[(7, 1)])],
-                0,
-            ),
+            ("one number twice", &[(5, 5), (5, 5), (7, 7)], 1),
         ] {
-            assert_eq!(met(files, 5), lost, "{case}");
+            let mut chain = Chain::new(5);
+            for (seq, batch) in records {
+                chain.meet(*seq, *batch);
+            }
+            assert_eq!(chain.lost(), lost, "{case}");
         }
     }
 }

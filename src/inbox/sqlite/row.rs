@@ -92,7 +92,7 @@ impl Row<'_> {
             let written = tx.unindexed.write(&columns);
             let place = tx
                 .segments
-                .append(self.seq, written, &event.headers, &event.body)?;
+                .append(self.seq, tx.first_seq, written, &event.headers, &event.body)?;
             tx.unindexed.put(self.seq, place);
             return Ok(());
         }

@@ -187,7 +187,6 @@ pub(super) struct Segments {
     next: i64,
     current: Option<Current>,
     key: RecordKey,
-    batch: u64,
     /// Of the open transaction: bytes to write at the end of the current file, and what it changes in the counts.
     unwritten: Vec<u8>,
     changes: BTreeMap<i64, Change>,
@@ -305,7 +304,6 @@ impl Segments {
             next,
             current: None,
             key,
-            batch: 1,
             unwritten: Vec::new(),
             changes: BTreeMap::new(),
             unrecorded: BTreeMap::new(),
@@ -330,10 +328,12 @@ impl Segments {
         (headers.len() + body.len()) as u64 <= self.file_bytes / 2
     }
 
-    /// Gives event `seq` a place; it is kept there once [`Segments::sync`] has returned.
+    /// Gives event `seq` a place; it is kept there once [`Segments::sync`] has returned. `batch` is the number of the first event
+    /// of its transaction.
     pub(super) fn append(
         &mut self,
         seq: i64,
+        batch: i64,
         columns: &[u8],
         headers: &[u8],
         body: &[u8],
@@ -349,7 +349,7 @@ impl Segments {
             return Err(TxError::Final("there is no file for bodies".to_owned()));
         };
         let before = self.unwritten.len();
-        let headers_at = record::write(&mut self.unwritten, self.key, self.batch, columns, headers);
+        let headers_at = record::write(&mut self.unwritten, self.key, batch, columns, headers);
         self.unwritten.extend_from_slice(body);
         let place = Place {
             segment: current.segment,
@@ -379,7 +379,6 @@ impl Segments {
         let (Some(current), false) = (&self.current, self.unwritten.is_empty()) else {
             return Ok(false);
         };
-        self.batch += 1;
         self.wrote = true;
         let from = current.end - self.unwritten.len() as u64;
         current

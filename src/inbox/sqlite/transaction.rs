@@ -109,7 +109,10 @@ pub(super) struct Transaction<'a> {
     /// Events of which every delivery is made, to be written by [`Transaction::close_delivered`].
     delivered: Vec<i64>,
     pub(super) cache: &'a mut Cache,
-    first_seq: i64,
+    /// The number of its first event.
+    pub(super) first_seq: i64,
+    /// Its COMMIT failed, but stands on the disk all the same.
+    stands: bool,
 }
 
 /// Those that run for each event, looked up once for all of a transaction.
@@ -199,6 +202,7 @@ impl<'a> Transaction<'a> {
             delivered: Vec::new(),
             cache: &mut beside.cache,
             first_seq: *next_seq,
+            stands: false,
         };
         let (wall, steady) = (tx.now.0, tx.steady_now);
         let jumped = shared.jumps.since_last_commit(wall, steady);
@@ -227,7 +231,16 @@ impl<'a> Transaction<'a> {
                 Ok((done, tx.effects))
             }
             Err(error) => {
-                let taken_back = tx.segments.rolled_back();
+                let taken_back = match &error {
+                    // A row that a start may find must find its body; the numbers are not used again.
+                    _ if tx.stands => {
+                        tx.segments.committed(false);
+                        *next_seq = tx.next_seq;
+                        Ok(())
+                    }
+                    TxError::Final(_) => Ok(()),
+                    _ => tx.segments.rolled_back(),
+                };
                 tx.unindexed.rolled_back();
                 tx.keys.rolled_back();
                 // Some errors have rolled back already.
@@ -288,7 +301,13 @@ impl<'a> Transaction<'a> {
             self.write()?;
             self.unindexed.insert_repeats(self.conn)?;
             self.segments.record(self.conn)?;
-            self.conn.prepare_cached("COMMIT")?.execute([])?;
+            let committed = self.conn.prepare_cached("COMMIT")?.execute([]);
+            if let Err(error) = committed {
+                // Everything is written and synced by then, but for the index of the log in shared memory.
+                let extended = error.sqlite_error().map(|error| error.extended_code);
+                self.stands = extended == Some(SQLITE_IOERR_SHMSIZE);
+                return Err(error.into());
+            }
         }
         if synced || self.writes {
             self.shared.check_volume().map_err(TxError::Final)?;
