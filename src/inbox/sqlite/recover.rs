@@ -122,6 +122,12 @@ fn is_known(conn: &Connection, found: &Found<'_>) -> rusqlite::Result<bool> {
     })
 }
 
+/// Whether an event names a file, with or without a row of its own.
+fn is_named(conn: &Connection, segment: i64) -> rusqlite::Result<bool> {
+    conn.prepare("SELECT 1 FROM event WHERE segment = ?1 LIMIT 1")?
+        .exists([segment])
+}
+
 fn has_row(conn: &Connection, seq: i64) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT 1 FROM event WHERE seq = ?1")?
         .exists([seq])
@@ -158,7 +164,7 @@ impl Unread {
         if !usable.is_empty() {
             let whole = bytes.get(..end).unwrap_or_default();
             self.write_anew(folder, whole).map_err(io)?;
-        } else if self.from == 0 && self.is_rest {
+        } else if self.from == 0 && self.is_rest && !is_named(conn, self.segment).map_err(sqlite)? {
             // A batch that nobody was told of, or what is left of more: nothing names it.
             let path = path_of(folder, self.segment);
             let kept = damaged_copy(&path, now);

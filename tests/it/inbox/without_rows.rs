@@ -243,6 +243,21 @@ async fn a_count_of_what_has_rows_that_is_wrong_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_events_name_stays_though_its_count_is_gone() {
+    let mut rig = Rig::new();
+    for n in 0..3 {
+        rig.accept(&format!("evt_{n}"), "x").await;
+    }
+    rig = rig.reopen();
+    rig = {
+        rig.inbox.close().await;
+        assert_eq!(rig.sql().execute("DELETE FROM segment", []).unwrap(), 1);
+        rig.reopen()
+    };
+    assert_eq!(bodies_pending(&rig).await, ["x", "x", "x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_back_does_not_come_with_a_crash() {
     // Files of 256 KiB.
     let rig = Rig::with(|settings| settings.bytes_max = 16 << 20);
