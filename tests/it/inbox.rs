@@ -96,6 +96,12 @@ impl Rig {
         Connection::open(self.settings.path.join("inbox.db")).unwrap()
     }
 
+    /// How many events have a row.
+    fn rows(&self) -> i64 {
+        let count = "SELECT count(*) FROM event";
+        self.sql().query_row(count, [], |row| row.get(0)).unwrap()
+    }
+
     /// Writes over what is kept of an event, as damage does: the beginning of its headers, or its body.
     fn alter(&self, seq: Seq, in_body: bool, bytes: &[u8]) {
         let select = "SELECT segment, offset, head_bytes FROM event WHERE seq = ?1";

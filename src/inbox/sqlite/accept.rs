@@ -266,21 +266,14 @@ fn repeat(
     if !has_room && (conflict || gone) {
         return Ok(None);
     }
-    if !conflict && !gone && dead.is_empty() {
-        tx.note_repeat(holder.seq)?;
-        return Ok(Some(Accepted::Duplicate {
-            of: Seq(holder.seq),
-            rearmed: false,
-            conflict,
-        }));
+    tx.note_repeat(holder.seq)?;
+    if conflict || gone || !dead.is_empty() {
+        tx.write()?;
     }
-    tx.write()?;
-    tx.conn
-        .prepare_cached(
-            "UPDATE event SET duplicates = duplicates + 1, conflicts = conflicts + ?2 WHERE seq = ?1",
-        )?
-        .execute((holder.seq, i64::from(conflict)))?;
     if conflict {
+        tx.conn
+            .prepare_cached("UPDATE event SET conflicts = conflicts + 1 WHERE seq = ?1")?
+            .execute([holder.seq])?;
         conflict::keep(tx, new, holder.seq)?;
     }
     // With its own body gone and another one here there is nothing to send.

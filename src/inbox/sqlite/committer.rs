@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::accept::{accept, held};
 use super::marks;
-use super::prune::Pruner;
+use super::prune::{Pruned, Pruner};
 use super::replay;
 use super::state::{MARKS_MAX, Parking, Replay, Settle, Shared};
 use super::transaction::{Beside, Effects, Transaction, TxError};
@@ -464,23 +464,11 @@ impl Committer {
 
     fn note_alive(&mut self) -> Result<(), Failed> {
         self.next_alive = Instant::now() + ALIVE_EVERY;
-        let result = Transaction::run(
-            &self.conn,
-            &self.shared,
-            &mut self.beside,
-            &mut self.next_seq,
-            |tx| {
-                tx.write()?;
-                tx.store_counters()
-            },
-        );
-        match result {
-            Ok(((), effects)) => {
-                effects.apply(&self.shared);
-                Ok(())
-            }
-            Err(error) => self.rolled_back(error, Vec::new()),
-        }
+        self.slice(|_, tx| {
+            tx.store_counters()?;
+            Ok(Pruned::default())
+        })
+        .map(drop)
     }
 }
 

@@ -117,7 +117,7 @@ fn check_log(conn: &Connection, folder: &Path, now: Timestamp) -> Result<(), Ope
     if lost == 0 {
         return Ok(());
     }
-    let kept = folder.join(format!("{}-wal.damaged-{}", place::DB_FILE, now.0));
+    let kept = place::damaged_copy(&log, now);
     std::fs::copy(&log, &kept).map_err(io)?;
     tracing::error!(
         commits = lost,

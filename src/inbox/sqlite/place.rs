@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::open::OpenError;
+use crate::event::Timestamp;
 
 const LOCK_FILE: &str = "inbox.lock";
 /// The database; SQLite adds `-wal` and `-shm` with the same permissions.
@@ -135,6 +136,13 @@ fn wants_newer_sqlite(db: &Path) -> io::Result<bool> {
         Ok(_) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Where a copy of a damaged file of the store is kept, beside it.
+pub(super) fn damaged_copy(path: &Path, now: Timestamp) -> PathBuf {
+    let mut copy = path.as_os_str().to_owned();
+    copy.push(format!(".damaged-{}", now.0));
+    copy.into()
 }
 
 /// Makes the folder's entries durable.

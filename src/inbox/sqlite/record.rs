@@ -36,7 +36,7 @@ impl RecordKey {
 }
 
 /// The columns of an event's row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Columns<'a> {
     pub(super) seq: i64,
     pub(super) route: i64,
@@ -68,23 +68,27 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Columns<'a> {
+    /// The numbers, in the order that they are written in.
+    fn numbers(&mut self) -> [&mut i64; NUMBERS] {
+        [
+            &mut self.seq,
+            &mut self.route,
+            &mut self.state,
+            &mut self.wants,
+            &mut self.received_at,
+            &mut self.settled_at,
+            &mut self.keep_until,
+            &mut self.flags,
+            &mut self.key_kind,
+            &mut self.seal,
+            &mut self.head_bytes,
+            &mut self.body_bytes,
+        ]
+    }
+
     /// Appends the columns.
-    pub(super) fn write(&self, to: &mut Vec<u8>) {
-        let numbers: [i64; NUMBERS] = [
-            self.seq,
-            self.route,
-            self.state,
-            self.wants,
-            self.received_at,
-            self.settled_at,
-            self.keep_until,
-            self.flags,
-            self.key_kind,
-            self.seal,
-            self.head_bytes,
-            self.body_bytes,
-        ];
-        for number in numbers {
+    pub(super) fn write(mut self, to: &mut Vec<u8>) {
+        for number in self.numbers() {
             to.extend_from_slice(&number.to_le_bytes());
         }
         to.extend_from_slice(&self.body_hash);
@@ -98,15 +102,14 @@ impl<'a> Columns<'a> {
     /// Reads what [`Columns::write`] has written; `None` where these are other bytes.
     pub(super) fn read(mut bytes: &'a [u8]) -> Option<Self> {
         let bytes = &mut bytes;
-        let mut numbers = [0; NUMBERS];
-        for number in &mut numbers {
+        let mut columns = Self::default();
+        for number in columns.numbers() {
             *number = i64::from_le_bytes(*take(bytes)?);
         }
-        let body_hash = *take(bytes)?;
+        columns.body_hash = *take(bytes)?;
         let [has_key] = *take(bytes)?;
-        let dedup_key = Some(*take(bytes)?).filter(|_| has_key == 1);
-        let mut texts = [None; TEXTS];
-        for text in &mut texts {
+        columns.dedup_key = Some(*take(bytes)?).filter(|_| has_key == 1);
+        for text in &mut columns.texts {
             let length = u32::from_le_bytes(*take(bytes)?);
             if length != NO_TEXT {
                 let (found, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
@@ -114,37 +117,7 @@ impl<'a> Columns<'a> {
                 *text = Some(std::str::from_utf8(found).ok()?);
             }
         }
-        let [
-            seq,
-            route,
-            state,
-            wants,
-            received_at,
-            settled_at,
-            keep_until,
-            flags,
-            key_kind,
-            seal,
-            head_bytes,
-            body_bytes,
-        ] = numbers;
-        bytes.is_empty().then_some(Self {
-            seq,
-            route,
-            state,
-            wants,
-            received_at,
-            settled_at,
-            keep_until,
-            flags,
-            key_kind,
-            seal,
-            head_bytes,
-            body_bytes,
-            body_hash,
-            dedup_key,
-            texts,
-        })
+        bytes.is_empty().then_some(columns)
     }
 
     /// The provider's id of the event.

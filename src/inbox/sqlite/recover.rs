@@ -10,12 +10,12 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::open::OpenError;
 use super::record::{self, Found, RecordKey};
 use super::segments::{Change, Place, files_in, path_of, unreadable_file};
-use super::{recount, schema};
+use super::{place, recount, schema};
 use crate::event::Timestamp;
 
 /// How far the rows go.
@@ -102,9 +102,9 @@ pub(super) fn recover(
 fn keep(folder: &Path, files: &[Unread], now: Timestamp) {
     for Unread { segment, .. } in files {
         let path = path_of(folder, *segment);
-        let copy = damaged_copy(&path, now);
+        let copy = place::damaged_copy(&path, now);
         if let Err(error) = std::fs::copy(&path, &copy) {
-            tracing::error!(%error, copy, "a damaged file could not be kept");
+            tracing::error!(%error, copy = %copy.display(), "a damaged file could not be kept");
         }
     }
 }
@@ -131,10 +131,6 @@ fn is_named(conn: &Connection, segment: i64) -> rusqlite::Result<bool> {
 fn has_row(conn: &Connection, seq: i64) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT 1 FROM event WHERE seq = ?1")?
         .exists([seq])
-}
-
-fn damaged_copy(path: &Path, now: Timestamp) -> String {
-    format!("{}.damaged-{}", path.display(), now.0)
 }
 
 impl Unread {
@@ -167,8 +163,8 @@ impl Unread {
         } else if self.from == 0 && self.is_rest && !is_named(conn, self.segment).map_err(sqlite)? {
             // A batch that nobody was told of, or what is left of more: nothing names it.
             let path = path_of(folder, self.segment);
-            let kept = damaged_copy(&path, now);
-            tracing::warn!(kept, "a file of bodies has no event that can be used: set aside");
+            let kept = place::damaged_copy(&path, now);
+            tracing::warn!(kept = %kept.display(), "a file of bodies has no event that can be used: set aside");
             std::fs::rename(&path, &kept).map_err(io)?;
             return Ok(0);
         }
@@ -307,45 +303,35 @@ fn insert(
     end: usize,
 ) -> rusqlite::Result<u64> {
     let segment = unread.segment;
-    conn.execute_batch("BEGIN IMMEDIATE")?;
-    let mut inserted = 0;
-    let result = found.iter().try_for_each(|(at, record)| {
-        let offset = |within: usize| i64::try_from(unread.from + (at + within) as u64).unwrap_or(i64::MAX);
+    let offset = |within: usize| i64::try_from(unread.from + within as u64).unwrap_or(i64::MAX);
+    let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    let mut change = Change::default();
+    for (at, record) in found {
         let columns = &record.columns;
         let place = Place {
             segment,
-            offset: offset(record.headers_at),
+            offset: offset(at + record.headers_at),
             head_bytes: columns.head_bytes,
         };
-        let mut change = Change {
-            end: offset(record.end),
+        // One that has a row was counted with it.
+        let is_new = !has_row(&tx, columns.seq)?;
+        if is_new {
+            columns.insert(&mut tx.prepare_cached(record::INSERT)?, Some(place))?;
+        }
+        let bytes = Change::of_event(columns.head_bytes + columns.body_bytes);
+        change.add(Change {
+            events: i64::from(is_new),
+            bytes: if is_new { bytes } else { 0 },
             first: columns.seq,
             last: columns.seq,
-            ..Change::default()
-        };
-        // One that has a row was counted with it.
-        if !has_row(conn, columns.seq)? {
-            columns.insert(&mut conn.prepare_cached(record::INSERT)?, Some(place))?;
-            change.events = 1;
-            change.bytes = Change::of_event(columns.head_bytes + columns.body_bytes);
-            inserted += 1;
-        }
-        change.record(conn, segment)
-    });
-    let result = result.and_then(|()| {
-        let end = i64::try_from(unread.from + end as u64).unwrap_or(i64::MAX);
-        conn.prepare_cached("UPDATE segment SET bytes = max(bytes, ?2) WHERE id = ?1")?
-            .execute((segment, end))
-            .map(drop)
-    });
-    match result.and_then(|()| conn.execute_batch("COMMIT")) {
-        Ok(()) => Ok(inserted),
-        Err(error) => {
-            // Whatever is left open goes with the connection.
-            drop(conn.execute_batch("ROLLBACK"));
-            Err(error)
-        }
+            end: offset(at + record.end),
+        });
     }
+    change.record(&tx, segment)?;
+    tx.prepare_cached("UPDATE segment SET bytes = max(bytes, ?2) WHERE id = ?1")?
+        .execute((segment, offset(end)))?;
+    tx.commit()?;
+    Ok(change.events.cast_unsigned())
 }
 
 impl Chain {

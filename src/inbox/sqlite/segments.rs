@@ -2,7 +2,7 @@
 //!
 //! A file is appended to and never changed. What is appended of an event is a record (`record`) that has all of it, so that it
 //! is kept once the file is synced: its row may come later (`unindexed`), and is made of the record after a crash
-//! (`recover`). What a transaction left behind that did not succeed is written over. The rows hold the hashes. The table
+//! (`recover`). What a transaction left behind that did not succeed is cut off again. The rows hold the hashes. The table
 //! `segment` counts what is still needed of a file, which goes when that is nothing, and how much of it has rows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -236,7 +236,7 @@ impl Change {
         bytes.saturating_add(RECORD_BYTES)
     }
 
-    fn add(&mut self, later: Self) {
+    pub(super) fn add(&mut self, later: Self) {
         self.events += later.events;
         self.bytes += later.bytes;
         if later.end > 0 {
@@ -448,7 +448,7 @@ impl Segments {
             }
         }
         if removed {
-            self.sync_removed()?;
+            self.sync_folder()?;
         }
         Ok(())
     }
@@ -464,7 +464,7 @@ impl Segments {
             .map_err(write_failed)?;
         let segment = self.next;
         self.next += 1;
-        place::sync_folder(&self.folder).map_err(|error| TxError::Final(error.to_string()))?;
+        self.sync_folder()?;
         Ok(Current {
             segment,
             file,
@@ -509,8 +509,8 @@ impl Segments {
         Ok(())
     }
 
-    /// Makes it durable that files were removed: one that came back without its row would be taken for a new one.
-    pub(super) fn sync_removed(&self) -> Result<(), TxError> {
+    /// Makes it durable that files were made or removed: one that came back without its row would be taken for a new one.
+    pub(super) fn sync_folder(&self) -> Result<(), TxError> {
         place::sync_folder(&self.folder).map_err(|error| TxError::Final(error.to_string()))
     }
 

@@ -3,7 +3,7 @@
 //! All steps are one transaction: a store is of the old format or of the new one, whatever happens meanwhile. There is no
 //! way back: an older version refuses what a newer one wrote.
 
-use rusqlite::{Connection, Row as SqlRow};
+use rusqlite::{Connection, Row as SqlRow, Transaction, TransactionBehavior};
 
 use super::keys::Keys;
 use super::schema::{self, FORMAT};
@@ -14,24 +14,17 @@ const CHUNK_EVENTS: i64 = 256;
 
 /// Takes the store from format `found` to [`FORMAT`].
 pub(super) fn upgrade(conn: &Connection, found: i64) -> rusqlite::Result<()> {
-    conn.execute_batch("BEGIN IMMEDIATE")?;
-    let done = (found..FORMAT).try_for_each(|format| match format {
-        1 => seal_all(conn),
-        2 => add_segments(conn).and_then(|()| note_keys(conn)),
-        // Format 3 had a row for every event, and so has what it left.
-        3 => Ok(()),
-        // Not reached: `open` refuses what is older than the first format.
-        _ => Ok(()),
-    });
-    let done = done.and_then(|()| schema::set_meta(conn, "format", FORMAT));
-    match done {
-        Ok(()) => conn.execute_batch("COMMIT"),
-        Err(error) => {
-            // Whatever is left open goes with the connection.
-            drop(conn.execute_batch("ROLLBACK"));
-            Err(error)
+    let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    for format in found..FORMAT {
+        match format {
+            1 => seal_all(conn)?,
+            2 => add_segments(conn).and_then(|()| note_keys(conn))?,
+            // Format 3 had a row for every event, and so has what it left. `open` refuses what is older than the first format.
+            _ => {}
         }
     }
+    schema::set_meta(conn, "format", FORMAT)?;
+    tx.commit()
 }
 
 /// Format 1 had a hash of the header block alone where format 2 has the seal of the whole row, and none over `meta`.

@@ -148,7 +148,7 @@ impl Committer {
                 return self.rolled_back(error, Vec::new());
             }
         }
-        if let Err(error) = self.beside.segments.sync_removed() {
+        if let Err(error) = self.beside.segments.sync_folder() {
             return self.rolled_back(error, Vec::new());
         }
         // A row without its file is harmless: it goes with the next try.
@@ -240,7 +240,8 @@ impl Committer {
         Ok(())
     }
 
-    fn slice(
+    /// A transaction of its own for what is not an event's.
+    pub(super) fn slice(
         &mut self,
         work: impl FnOnce(&Pruner, &mut Transaction<'_>) -> Result<Pruned, TxError>,
     ) -> Result<Option<Pruned>, Failed> {

@@ -212,11 +212,7 @@ async fn while_nothing_can_be_written_no_more_is_handed_out_than_can_be_noted() 
         rig.accept(&format!("evt_{n}"), "x").await;
     }
     let holder = rig.sql();
-    let rows = || -> i64 {
-        let count = "SELECT count(*) FROM event";
-        holder.query_row(count, [], |row| row.get(0)).unwrap()
-    };
-    until("rows", || usize::try_from(rows()).unwrap() == total).await;
+    until("rows", || usize::try_from(rig.rows()).unwrap() == total).await;
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut handed = 0;
     while let Ok(claimed) = timeout(Duration::from_secs(1), rig.inbox.claim(&app(), 64)).await {

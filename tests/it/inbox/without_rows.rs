@@ -37,11 +37,6 @@ fn hold(rig: &Rig) -> Connection {
     holder
 }
 
-fn rows(rig: &Rig) -> i64 {
-    let count = "SELECT count(*) FROM event";
-    rig.sql().query_row(count, [], |row| row.get(0)).unwrap()
-}
-
 fn short(body: &str) -> String {
     match body.len() {
         ..20 => body.to_owned(),
@@ -66,7 +61,7 @@ async fn bodies_pending(rig: &Rig) -> Vec<String> {
 async fn they_are_there_after_one_crash_and_after_two() {
     let mut rig = Rig::new();
     rig.accept("evt_before", "before").await;
-    until("a row", || rows(&rig) == 1).await;
+    until("a row", || rig.rows() == 1).await;
     let long = "long ".repeat(10_000);
     let mut expected = vec!["before".to_owned()];
     for life in 0..3 {
@@ -77,7 +72,7 @@ async fn they_are_there_after_one_crash_and_after_two() {
             expected.push(short(&body));
         }
         let next = after_crash(&rig);
-        assert_eq!(rows(&next), i64::try_from(expected.len()).unwrap(), "life {life}");
+        assert_eq!(next.rows(), i64::try_from(expected.len()).unwrap(), "life {life}");
         assert_eq!(next.inbox.counts().events, expected.len() as u64);
         drop(holder);
         rig = next;
@@ -113,7 +108,7 @@ async fn delivered_before_the_crash_they_may_come_again_and_after_their_rows_the
     let next = after_crash(&rig);
     assert_eq!(bodies_pending(&next).await, ["1", "2"]);
     drop(holder);
-    until("their rows", || rows(&rig) == 3).await;
+    until("their rows", || rig.rows() == 3).await;
     let next = after_crash(&rig);
     assert_eq!(bodies_pending(&next).await, ["2"]);
 }
@@ -122,7 +117,7 @@ async fn delivered_before_the_crash_they_may_come_again_and_after_their_rows_the
 async fn while_the_database_is_locked_events_are_taken_up_to_a_bound() {
     let rig = Rig::with(|settings| settings.queue_events_max = 8192);
     rig.accept("evt_first", "x").await;
-    until("a row", || rows(&rig) == 1).await;
+    until("a row", || rig.rows() == 1).await;
     let holder = hold(&rig);
     let mut taken = BTreeSet::new();
     let refused = loop {
@@ -157,7 +152,7 @@ async fn while_the_database_is_locked_events_are_taken_up_to_a_bound() {
     drop(next);
     holder.execute_batch("ROLLBACK").unwrap();
     drop(holder);
-    until("their rows", || rows(&rig) as usize == taken.len() + 1).await;
+    until("their rows", || rig.rows() as usize == taken.len() + 1).await;
     rig.accept("evt_last", "x").await;
 }
 
@@ -187,7 +182,7 @@ async fn records_of_another_store_are_none() {
     let (one, other) = (Rig::new(), Rig::new());
     for rig in [&one, &other] {
         rig.accept("evt_0", "x").await;
-        until("a row", || rows(rig) == 1).await;
+        until("a row", || rig.rows() == 1).await;
         let holder = hold(rig);
         rig.accept("evt_1", "x").await;
         drop(holder);
@@ -223,7 +218,7 @@ async fn a_count_of_what_has_rows_that_is_wrong_loses_nothing() {
         for n in 0..3 {
             rig.accept(&format!("evt_{n}"), "x").await;
         }
-        until("rows", || rows(&rig) == 3).await;
+        until("rows", || rig.rows() == 3).await;
         let holder = hold(&rig);
         rig.accept("evt_3", "y").await;
         rig.accept("evt_4", "z").await;
@@ -262,7 +257,7 @@ async fn what_was_taken_back_does_not_come_with_a_crash() {
     // Files of 256 KiB.
     let rig = Rig::with(|settings| settings.bytes_max = 16 << 20);
     rig.accept("evt_first", "x").await;
-    until("a row", || rows(&rig) == 1).await;
+    until("a row", || rig.rows() == 1).await;
     let holder = hold(&rig);
     // More than a file takes, and at last one for the database, which is locked.
     let mut together: Vec<_> = (0..30)
