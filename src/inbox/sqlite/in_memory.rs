@@ -6,9 +6,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
+use super::bodies::Bodies;
 use super::lane::Look;
 use super::names::Names;
-use super::segments::Bodies;
 use super::state::Shared;
 use super::{SqliteInbox, load, marks};
 use crate::event::{KeptEvent, Target};

@@ -6,6 +6,7 @@
 //! `lane` holds what is in memory of one target; `load` reads events back, and `seal` tells whether they are what was kept.
 
 mod accept;
+mod bodies;
 mod committer;
 mod conflict;
 mod connect;
@@ -54,6 +55,7 @@ use super::{
 };
 use crate::event::{DedupHashKey, Target, Timestamp};
 
+pub(super) use bodies::Bodies;
 #[cfg(any(test, fuzzing))]
 pub use in_memory::{Cell, Read, Rows};
 pub use open::{OpenError, open};
@@ -61,7 +63,6 @@ pub(super) use place::DB_FILE;
 pub(super) use recover::{has_rows, without_rows};
 pub(super) use schema::{FORMAT, flag, state as event_state, status as delivery_status};
 pub(super) use seal::{Head, blob, names as seal_of_names, readable};
-pub(super) use segments::Bodies;
 pub(super) use state::open_reader;
 
 /// The SQLite store. Dropping it without [`Inbox::close`] ends its thread after what is queued.

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Row as SqlRow;
 
+use super::bodies::{Place, unreadable_file};
 use super::jumps;
 use super::marks;
 use super::schema::state;
 use super::seal::readable;
-use super::segments::{Place, unreadable_file};
 use super::state::Shared;
 use super::transaction::{Transaction, TxError};
 

@@ -13,9 +13,9 @@
 use rusqlite::CachedStatement;
 use twox_hash::XxHash3_64;
 
+use super::bodies::Place;
 use super::row::weight;
 use super::seal::{body_hash, half, put_text};
-use super::segments::Place;
 
 const MARK: [u8; 4] = *b"hkr1";
 /// Of the frame: what comes before its own check, and all of it.

@@ -12,9 +12,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
+use super::bodies::{Place, files_in, path_of, unreadable_file};
 use super::open::OpenError;
 use super::record::{self, Found, RecordKey};
-use super::segments::{Change, Place, files_in, path_of, unreadable_file};
+use super::segments::Change;
 use super::{place, recount, schema};
 use crate::event::Timestamp;
 
@@ -151,6 +152,10 @@ impl Unread {
         let bytes = self.read(folder).map_err(io)?;
         let all = records(&bytes, key);
         let end = all.last().map_or(0, |(at, last)| at + last.end);
+        let last_seq = all.last().map_or(0, |(_, last)| last.columns.seq);
+        // Also events that have rows are in it.
+        let is_older = |(at, first): &(usize, Found<'_>)| *at > 0 || first.columns.seq < next_seq;
+        let recount = self.from == 0 && self.is_rest && all.first().is_none_or(is_older);
         let mut usable = Vec::new();
         for (at, found) in all {
             if found.columns.seq >= next_seq && is_known(conn, &found).map_err(sqlite)? {
@@ -168,7 +173,7 @@ impl Unread {
             std::fs::rename(&path, &kept).map_err(io)?;
             return Ok(0);
         }
-        insert(conn, self, &usable, end).map_err(sqlite)
+        insert(conn, self, &usable, recount, end, last_seq).map_err(sqlite)
     }
 
     /// What may be records without rows.
@@ -295,17 +300,23 @@ fn records(bytes: &[u8], key: RecordKey) -> Vec<(usize, Found<'_>)> {
     found
 }
 
-/// Inserts rows for the records of a file, of which all up to `end` is done with then; how many.
+/// Inserts rows for the records of a file, of which all up to `end`, and up to number `last_seq`, is done with then; how many.
+/// With `recount` the file has events that have rows, and no count of them.
 fn insert(
     conn: &Connection,
     unread: &Unread,
     found: &[(usize, Found<'_>)],
+    recount: bool,
     end: usize,
+    last_seq: i64,
 ) -> rusqlite::Result<u64> {
     let segment = unread.segment;
     let offset = |within: usize| i64::try_from(unread.from + within as u64).unwrap_or(i64::MAX);
     let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
     let mut change = Change::default();
+    if recount {
+        count_named(&tx, segment)?;
+    }
     for (at, record) in found {
         let columns = &record.columns;
         let place = Place {
@@ -328,10 +339,25 @@ fn insert(
         });
     }
     change.record(&tx, segment)?;
-    tx.prepare_cached("UPDATE segment SET bytes = max(bytes, ?2) WHERE id = ?1")?
-        .execute((segment, offset(end)))?;
+    // Also the number of one that cannot be used: what it has no row of is not looked for again.
+    tx.prepare_cached(
+        "UPDATE segment SET bytes = max(bytes, ?2), last_seq = max(last_seq, ?3) WHERE id = ?1",
+    )?
+    .execute((segment, offset(end), last_seq))?;
     tx.commit()?;
     Ok(change.events.cast_unsigned())
+}
+
+/// Counts what events name of a file that has no count.
+fn count_named(conn: &Connection, segment: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO segment (id, events, live_bytes, bytes, first_seq, last_seq)
+         SELECT ?1, count(*), coalesce(sum(head_bytes + body_bytes + ?2), 0), 0, min(seq), max(seq)
+         FROM event WHERE segment = ?1 HAVING count(*) > 0
+         ON CONFLICT DO NOTHING",
+    )?
+    .execute((segment, Change::of_event(0)))?;
+    Ok(())
 }
 
 impl Chain {

@@ -5,22 +5,21 @@
 //! (`recover`). What a transaction left behind that did not succeed is cut off again. The rows hold the hashes. The table
 //! `segment` counts what is still needed of a file, which goes when that is nothing, and how much of it has rows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use rusqlite::ffi::{self, SQLITE_CANTOPEN, SQLITE_IOERR_READ};
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
+use rusqlite::{Connection, OptionalExtension};
+use rustix::fs::{Advice, fadvise};
 
+use super::bodies::{Bodies, Place, files_in, path_of};
 use super::open::OpenError;
 use super::place::{self, Known};
 use super::record::{self, RecordKey};
 use super::schema::as_i64;
-use super::seal::blob;
 use super::transaction::TxError;
 
 /// What a record takes besides headers and body, about.
@@ -28,156 +27,12 @@ const RECORD_BYTES: i64 = 352;
 /// Bytes of a file, about; of a small store's, less.
 const FILE_BYTES: u64 = 32 << 20;
 const FILE_BYTES_MIN: u64 = 256 << 10;
-/// Files kept open for reading.
-const OPEN_MAX: usize = 16;
-/// What was written to be synced is not kept in a buffer longer than this.
-const BUFFER_KEPT_BYTES: usize = 1 << 20;
+/// The system's copies of a file before the current one are given back in steps of at least this many bytes.
+const COOLING_STEP_BYTES: u64 = 1 << 20;
+/// What is appended is gathered up to about this many bytes, which a core's cache holds, and handed to the system.
+const GATHERED_BYTES: usize = 256 << 10;
 /// Newest events that are asked whether they lie in a file without a row.
 const NEWEST_EVENTS: i64 = 10_000;
-const PREFIX: &str = "bodies-";
-
-/// Where the headers of an event begin; its body follows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The number of the file.
-    pub(super) segment: i64,
-    pub(super) offset: i64,
-    pub(super) head_bytes: i64,
-}
-
-impl Place {
-    /// Reads `segment, offset, head_bytes, body_bytes` from `column` on; `None`: headers and body are in the database.
-    /// The length of the body comes with it.
-    pub(super) fn read(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<Option<(Self, i64)>> {
-        let segment = row.get(column)?;
-        if segment == 0 {
-            return Ok(None);
-        }
-        let place = Self {
-            segment,
-            offset: row.get(column + 1)?,
-            head_bytes: row.get(column + 2)?,
-        };
-        Ok(Some((place, row.get(column + 3)?)))
-    }
-}
-
-/// What a failed read of a file means to whoever asks SQLite: a disk that fails, or descriptors that are short.
-pub(super) fn unreadable_file(error: io::Error) -> rusqlite::Error {
-    const EIO: i32 = 5;
-    let code = match error.raw_os_error() {
-        Some(EIO) => SQLITE_IOERR_READ,
-        _ => SQLITE_CANTOPEN,
-    };
-    rusqlite::Error::SqliteFailure(
-        ffi::Error::new(code),
-        Some(format!("reading bodies failed: {error}")),
-    )
-}
-
-pub(super) fn path_of(folder: &Path, segment: i64) -> PathBuf {
-    folder.join(format!("{PREFIX}{segment:010}"))
-}
-
-/// The numbers of the files in `folder`, with their lengths.
-pub(super) fn files_in(folder: &Path) -> io::Result<BTreeMap<i64, u64>> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        if let Some(number) = number.and_then(|digits| digits.parse().ok()) {
-            found.insert(number, entry.metadata()?.len());
-        }
-    }
-    Ok(found)
-}
-
-/// The side that reads; any thread.
-#[derive(Debug)]
-pub(in crate::inbox) struct Bodies {
-    folder: PathBuf,
-    open: Mutex<HashMap<i64, Arc<File>>>,
-}
-
-impl Bodies {
-    pub(in crate::inbox) fn new(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            open: Mutex::default(),
-        }
-    }
-
-    /// Headers and body of an event's row that has `headers, body` of its payload from column `payload` on, and
-    /// `segment, offset, head_bytes, body_bytes` from `place` on: as they were found, wherever they lie.
-    pub(in crate::inbox) fn of_row(
-        &self,
-        row: &SqlRow<'_>,
-        payload: usize,
-        place: usize,
-    ) -> rusqlite::Result<(Option<Bytes>, Option<Bytes>)> {
-        let Some((place, body_bytes)) = Place::read(row, place)? else {
-            let column = |at| blob(row, at).map(|found| found.map(Bytes::copy_from_slice));
-            return Ok((column(payload)?, column(payload + 1)?));
-        };
-        let found = self.read(place, body_bytes).map_err(unreadable_file)?;
-        Ok(found.map_or((None, None), |(headers, body)| (Some(headers), Some(body))))
-    }
-
-    /// The headers and the body at `place`; `None` where the file is gone or too short. They are what was found, to be
-    /// checked against the hashes of the row.
-    pub(super) fn read(&self, place: Place, body_bytes: i64) -> io::Result<Option<(Bytes, Bytes)>> {
-        let Some(file) = self.file(place.segment)? else {
-            return Ok(None);
-        };
-        let number = |number: i64| u64::try_from(number).ok();
-        let (offset, head, body) = (number(place.offset), number(place.head_bytes), number(body_bytes));
-        let (Some(offset), Some(head), Some(body)) = (offset, head, body) else {
-            return Ok(None);
-        };
-        let length = head.saturating_add(body);
-        if offset.saturating_add(length) > file.metadata()?.len() {
-            return Ok(None);
-        }
-        let (Ok(length), Ok(head)) = (usize::try_from(length), usize::try_from(head)) else {
-            return Ok(None);
-        };
-        let mut bytes = vec![0; length];
-        match file.read_exact_at(&mut bytes, offset) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            other => other?,
-        }
-        let mut headers = Bytes::from(bytes);
-        let body = headers.split_off(head);
-        Ok(Some((headers, body)))
-    }
-
-    fn file(&self, segment: i64) -> io::Result<Option<Arc<File>>> {
-        if let Some(file) = self.lock().get(&segment) {
-            return Ok(Some(file.clone()));
-        }
-        let file = match File::open(path_of(&self.folder, segment)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => Arc::new(other?),
-        };
-        let mut open = self.lock();
-        if open.len() >= OPEN_MAX {
-            // The oldest is read least.
-            let oldest = open.keys().copied().min();
-            oldest.map(|oldest| open.remove(&oldest));
-        }
-        open.insert(segment, file.clone());
-        Ok(Some(file))
-    }
-
-    fn forget(&self, segment: i64) {
-        self.lock().remove(&segment);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Arc<File>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The side that writes; the committer's.
 #[derive(Debug)]
@@ -196,8 +51,32 @@ pub(super) struct Segments {
     taken: u64,
     /// Files that the open transaction has filled.
     filled: Vec<Current>,
-    /// The open transaction has written to a file.
+    /// The open transaction has written to a file, and not synced it since.
     wrote: bool,
+    unsynced: bool,
+    cooling: Option<Cooling>,
+}
+
+/// The file before the current one: the system still holds copies of its pages, for deliveries that are late. They are given back
+/// as the current one grows, or a busy gateway would fill the memory of its machine with bodies that nobody reads again.
+#[derive(Debug)]
+struct Cooling {
+    file: File,
+    /// Up to where they were given back.
+    to: u64,
+}
+
+impl Cooling {
+    /// Gives back what lies before `to`, or all.
+    fn cool(&mut self, to: Option<u64>) {
+        let bytes = to.map_or(0, |to| to.saturating_sub(self.to));
+        if to.is_none() || bytes >= COOLING_STEP_BYTES {
+            // Advice: nothing depends on whether it is taken. No length means all that follows.
+            let length = NonZeroU64::new(bytes);
+            fadvise(&self.file, self.to, length, Advice::DontNeed).ok();
+            self.to += bytes;
+        }
+    }
 }
 
 /// The file that is appended to.
@@ -310,6 +189,8 @@ impl Segments {
             taken: files.values().sum(),
             filled: Vec::new(),
             wrote: false,
+            unsynced: false,
+            cooling: None,
         })
     }
 
@@ -364,6 +245,9 @@ impl Segments {
             last: seq,
             end: as_i64(current.end),
         });
+        if self.unwritten.len() >= GATHERED_BYTES {
+            self.write()?;
+        }
         Ok(place)
     }
 
@@ -374,25 +258,35 @@ impl Segments {
         change.bytes -= Change::of_event(bytes);
     }
 
-    /// Makes durable what the transaction has appended; whether there was anything.
-    pub(super) fn sync(&mut self) -> Result<bool, TxError> {
+    /// Hands what was gathered to the system.
+    fn write(&mut self) -> Result<(), TxError> {
         let (Some(current), false) = (&self.current, self.unwritten.is_empty()) else {
-            return Ok(false);
+            return Ok(());
         };
-        self.wrote = true;
+        (self.wrote, self.unsynced) = (true, true);
         let from = current.end - self.unwritten.len() as u64;
         current
             .file
             .write_all_at(&self.unwritten, from)
             .map_err(write_failed)?;
+        self.unwritten.clear();
+        self.unwritten.shrink_to(2 * GATHERED_BYTES);
+        Ok(())
+    }
+
+    /// Makes durable what the transaction has appended; whether there was anything.
+    pub(super) fn sync(&mut self) -> Result<bool, TxError> {
+        self.write()?;
+        let (Some(current), true) = (&self.current, self.unsynced) else {
+            return Ok(false);
+        };
         current
             .file
             .sync_data()
             .map_err(|error| TxError::Final(format!("a sync of bodies failed: {error}")))?;
         // What was synced to a file that somebody removed is gone with us.
         current.known.check().map_err(TxError::Final)?;
-        self.unwritten.clear();
-        self.unwritten.shrink_to(BUFFER_KEPT_BYTES);
+        self.unsynced = false;
         Ok(true)
     }
 
@@ -417,17 +311,38 @@ impl Segments {
         self.wrote = false;
         for full in self.filled.drain(..) {
             self.taken += full.end - full.committed;
+            let before = self.cooling.replace(Cooling {
+                file: full.file,
+                to: 0,
+            });
+            if let Some(mut before) = before {
+                before.cool(None);
+            }
         }
         if let Some(current) = &mut self.current {
             self.taken += current.end - current.committed;
             current.committed = current.end;
+            if let Some(cooling) = &mut self.cooling {
+                cooling.cool(Some(current.end));
+            }
         }
+    }
+
+    /// The transaction has failed, but what it wrote to files stays: a start may find its rows. Until then these events are
+    /// none that the files are kept for.
+    pub(super) fn stands(&mut self) {
+        self.changes.retain(|_, change| {
+            (change.events, change.bytes) = (0, 0);
+            change.end > 0
+        });
+        self.committed(false);
     }
 
     /// Nothing of the transaction is left, not on the disk either: its numbers and its place are used again, and `recover` must
     /// not find two events of one number.
     pub(super) fn rolled_back(&mut self) -> Result<(), TxError> {
         self.unwritten.clear();
+        self.unsynced = false;
         self.changes.clear();
         let failed =
             |error: io::Error| TxError::Final(format!("taking back what was written failed: {error}"));
@@ -562,5 +477,93 @@ fn write_failed(error: io::Error) -> TxError {
     match error.kind() {
         StorageFull | QuotaExceeded | FileTooLarge => TxError::Full,
         _ => TxError::Write(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(folder: &Path, bytes_max: u64) -> (Connection, Segments) {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(
+            "CREATE TABLE event (seq INTEGER PRIMARY KEY, segment INTEGER);
+             CREATE TABLE segment (id INTEGER PRIMARY KEY, events INTEGER, live_bytes INTEGER, bytes INTEGER,
+               first_seq INTEGER, last_seq INTEGER)",
+        )
+        .unwrap();
+        let key = RecordKey::of_store(&[1; 16]);
+        let segments = Segments::open(folder, bytes_max, &conn, key).unwrap();
+        (conn, segments)
+    }
+
+    #[test]
+    fn a_transaction_longer_than_what_is_gathered_is_whole_or_gone() {
+        // Files of 1 MiB, of which each transaction begins another one or two.
+        let folder = tempfile::tempdir().unwrap();
+        let (_conn, mut segments) = open(folder.path(), 64 << 20);
+        let bodies = Bodies::new(folder.path());
+        let (mut kept, mut seq) = (Vec::new(), 0);
+        // The one that was begun last may be left, and is used next.
+        let not_empty = || {
+            let mut files = files_in(folder.path()).unwrap();
+            files.retain(|_, length| *length > 0);
+            files
+        };
+        for succeeds in [true, false, true, false, false, true, true] {
+            let before = not_empty();
+            let mut appended = Vec::new();
+            for n in 0..13_u8 {
+                seq += 1;
+                let body = vec![n ^ u8::from(succeeds) << 7; 100_000 + usize::from(n)];
+                let place = segments.append(seq, seq, b"columns", b"headers", &body).unwrap();
+                appended.push((place, body));
+            }
+            if succeeds {
+                assert!(segments.sync().unwrap());
+                assert!(!segments.sync().unwrap(), "nothing is left to be synced");
+                segments.committed(false);
+                kept.extend(appended);
+            } else {
+                assert_ne!(not_empty(), before, "some of it was written");
+                segments.rolled_back().unwrap();
+                assert_eq!(not_empty(), before);
+            }
+            assert_eq!(segments.taken(), not_empty().values().sum::<u64>());
+        }
+        for (place, body) in &kept {
+            let found = bodies.read(*place, as_i64(body.len() as u64)).unwrap().unwrap();
+            assert_eq!(&found.0[..], b"headers");
+            assert!(found.1 == body[..], "{place:?}");
+        }
+    }
+
+    #[test]
+    fn events_of_a_transaction_that_failed_and_stands_are_not_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (conn, mut segments) = open(folder.path(), 1 << 30);
+        let transaction = |segments: &mut Segments, seq| {
+            let place = segments
+                .append(seq, seq, b"columns", b"headers", b"body")
+                .unwrap();
+            assert!(segments.sync().unwrap());
+            place.segment
+        };
+        let segment = transaction(&mut segments, 1);
+        segments.committed(false);
+        transaction(&mut segments, 2);
+        segments.release(segment, 11);
+        segments.stands();
+        let taken = segments.taken();
+        let file = std::fs::metadata(path_of(folder.path(), segment)).unwrap();
+        assert_eq!(taken, file.len());
+        segments.record(&conn).unwrap();
+        let counts = "SELECT events, live_bytes, first_seq, last_seq, bytes FROM segment";
+        let found: (i64, i64, i64, i64, i64) = conn
+            .query_row(counts, [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+            })
+            .unwrap();
+        assert_eq!(found, (1, 11 + RECORD_BYTES, 1, 2, as_i64(taken)));
     }
 }

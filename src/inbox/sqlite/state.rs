@@ -11,12 +11,12 @@ use std::time::Instant;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{oneshot, watch};
 
+use super::bodies::Bodies;
 use super::jumps::{Ages, Jumps};
 use super::lane::Lane;
 use super::names::Names;
 use super::place::Known;
 use super::schema;
-use super::segments::Bodies;
 use crate::clock::Clock;
 use crate::event::{DedupHashKey, RouteName};
 use crate::inbox::{Health, InboxError, Outcome, ProxyMark, Replayed, Selection, Settings};

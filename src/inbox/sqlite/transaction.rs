@@ -234,7 +234,7 @@ impl<'a> Transaction<'a> {
                 let taken_back = match &error {
                     // A row that a start may find must find its body; the numbers are not used again.
                     _ if tx.stands => {
-                        tx.segments.committed(false);
+                        tx.segments.stands();
                         *next_seq = tx.next_seq;
                         Ok(())
                     }

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
+use super::bodies::Place;
 use super::record::{self, Columns};
 use super::schema::state;
-use super::segments::Place;
 
 /// Rows are written once this many wait.
 const ROWS: usize = 256;

@@ -253,6 +253,69 @@ async fn a_file_that_events_name_stays_though_its_count_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_count_is_gone_is_counted_anew_with_all_that_is_in_it() {
+    let rig = Rig::new();
+    for n in 0..3 {
+        rig.accept(&format!("evt_{n}"), "x").await;
+    }
+    until("rows", || rig.rows() == 3).await;
+    let holder = hold(&rig);
+    rig.accept("evt_3", "x").await;
+    rig.accept("evt_4", "x").await;
+    let (_folder, settings) = crash(&rig);
+    drop(holder);
+    let sql = Connection::open(settings.path.join("inbox.db")).unwrap();
+    assert_eq!(sql.execute("DELETE FROM segment", []).unwrap(), 1);
+    let inbox = open(&settings, rig.clock.clone(), Telemetry::new()).unwrap();
+    let counts = "SELECT events, first_seq, last_seq, live_bytes >= 4 * 353 FROM segment";
+    let found: (i64, i64, i64, bool) = sql
+        .query_row(counts, [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .unwrap();
+    // The first event of all is in the database.
+    assert_eq!(found, (4, 2, 5, true));
+    drop(inbox);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_cannot_be_used_is_told_of_and_kept_once() {
+    let rig = Rig::new();
+    let elsewhere = |id: &str| {
+        let mut event = rig.event(id, "x");
+        let mut changed = (*event.event).clone();
+        changed.route = RouteName::new("/elsewhere");
+        event.event = changed.into();
+        event
+    };
+    rig.accept("evt_0", "x").await;
+    rig.inbox.accept(elsewhere("evt_1")).await.unwrap();
+    until("rows", || rig.rows() == 2).await;
+    let holder = hold(&rig);
+    rig.accept("evt_2", "x").await;
+    rig.inbox.accept(elsewhere("evt_3")).await.unwrap();
+    let (_folder, settings) = crash(&rig);
+    drop(holder);
+    let sql = Connection::open(settings.path.join("inbox.db")).unwrap();
+    sql.execute_batch(
+        "DELETE FROM upstream_set WHERE upstream IN (SELECT id FROM upstream WHERE route = 2);
+         DELETE FROM upstream WHERE route = 2;
+         DELETE FROM event WHERE route = 2;
+         DELETE FROM route WHERE id = 2",
+    )
+    .unwrap();
+    drop(sql);
+    for start in 0..3 {
+        rig.clock.advance(1000);
+        let inbox = open(&settings, rig.clock.clone(), Telemetry::new()).unwrap();
+        let names = std::fs::read_dir(&settings.path).unwrap().flatten();
+        let copies = names.filter(|file| file.file_name().to_string_lossy().contains(".damaged-"));
+        assert_eq!(copies.count(), 1, "start {start}");
+        assert_eq!(inbox.counts().events, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_back_does_not_come_with_a_crash() {
     // Files of 256 KiB.
     let rig = Rig::with(|settings| settings.bytes_max = 16 << 20);
