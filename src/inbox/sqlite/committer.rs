@@ -396,7 +396,7 @@ impl Committer {
     }
 
     pub(super) fn rolled_back(&mut self, error: TxError, events: Vec<Incoming>) -> Result<(), Failed> {
-        let refusal = match error {
+        let mut refusal = match error {
             TxError::Busy => InboxError::Busy,
             // There may be room again by the time that it is looked for.
             TxError::Write(reason) if !self.no_room && !self.is_out_of_room() => self.fail(&reason),
@@ -407,11 +407,16 @@ impl Committer {
             }
             TxError::Final(reason) => self.fail(&reason),
         };
+        let mut held = Vec::new();
+        if refusal == InboxError::Full && !events.is_empty() {
+            match self.held(&events) {
+                Ok(found) => held = found,
+                Err(TxError::Final(reason)) => refusal = self.fail(&reason),
+                // All are refused, and come again.
+                Err(_) => {}
+            }
+        }
         let failed = matches!(refusal, InboxError::Failed(_));
-        let held = match refusal {
-            InboxError::Full if !events.is_empty() => self.held(&events),
-            _ => Vec::new(),
-        };
         let mut held = held.into_iter();
         for incoming in events {
             let known = held.next().flatten().ok_or_else(|| refusal.clone());
@@ -431,22 +436,16 @@ impl Committer {
     }
 
     /// Which events of a batch that could not be written were kept before: read only, and durable since their commit.
-    fn held(&mut self, events: &[Incoming]) -> Vec<Option<Accepted>> {
-        let found = Transaction::run(
+    fn held(&mut self, events: &[Incoming]) -> Result<Vec<Option<Accepted>>, TxError> {
+        let (held, effects) = Transaction::run(
             &self.conn,
             &self.shared,
             &mut self.beside,
             &mut self.next_seq,
             |tx| events.iter().map(|incoming| held(tx, &incoming.new)).collect(),
-        );
-        // On an error all are refused, and come again.
-        found.map_or_else(
-            |_| Vec::new(),
-            |(held, effects)| {
-                effects.apply(&self.shared);
-                held
-            },
-        )
+        )?;
+        effects.apply(&self.shared);
+        Ok(held)
     }
 
     /// Commits what is left, brings the counters up to date and copies the log.

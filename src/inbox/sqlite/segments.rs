@@ -8,12 +8,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension};
-use rustix::fs::{Advice, fadvise};
 
 use super::bodies::{Bodies, Place, files_in, path_of};
 use super::open::OpenError;
@@ -61,6 +59,7 @@ pub(super) struct Segments {
 /// as the current one grows, or a busy gateway would fill the memory of its machine with bodies that nobody reads again.
 #[derive(Debug)]
 struct Cooling {
+    segment: i64,
     file: File,
     /// Up to where they were given back.
     to: u64,
@@ -71,13 +70,22 @@ impl Cooling {
     fn cool(&mut self, to: Option<u64>) {
         let bytes = to.map_or(0, |to| to.saturating_sub(self.to));
         if to.is_none() || bytes >= COOLING_STEP_BYTES {
-            // Advice: nothing depends on whether it is taken. No length means all that follows.
-            let length = NonZeroU64::new(bytes);
-            fadvise(&self.file, self.to, length, Advice::DontNeed).ok();
+            give_back(&self.file, self.to, bytes);
             self.to += bytes;
         }
     }
 }
+
+/// Lets the system use the memory again in which it holds `bytes` of a file, or with 0 all from there on. Advice: nothing depends
+/// on whether it is taken.
+#[cfg(target_os = "linux")]
+fn give_back(file: &File, from: u64, bytes: u64) {
+    use rustix::fs::{Advice, fadvise};
+    fadvise(file, from, std::num::NonZeroU64::new(bytes), Advice::DontNeed).ok();
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_back(_: &File, _: u64, _: u64) {}
 
 /// The file that is appended to.
 #[derive(Debug)]
@@ -312,6 +320,7 @@ impl Segments {
         for full in self.filled.drain(..) {
             self.taken += full.end - full.committed;
             let before = self.cooling.replace(Cooling {
+                segment: full.segment,
                 file: full.file,
                 to: 0,
             });
@@ -412,6 +421,8 @@ impl Segments {
     /// Takes a file away; its row is to follow.
     pub(super) fn remove(&mut self, segment: i64, bodies: &Bodies) -> Result<(), TxError> {
         bodies.forget(segment);
+        // Its space is free once nobody has it open.
+        self.cooling.take_if(|cooling| cooling.segment == segment);
         let path = path_of(&self.folder, segment);
         let bytes = std::fs::metadata(&path).map_or(0, |found| found.len());
         match std::fs::remove_file(&path) {
@@ -536,6 +547,26 @@ mod tests {
             assert_eq!(&found.0[..], b"headers");
             assert!(found.1 == body[..], "{place:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_removed_is_open_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        // Files of 256 KiB.
+        let (_conn, mut segments) = open(folder.path(), 0);
+        let bodies = Bodies::new(folder.path());
+        for seq in 1..=6 {
+            segments
+                .append(seq, seq, b"columns", b"headers", &[0; 100_000])
+                .unwrap();
+            segments.sync().unwrap();
+            segments.committed(false);
+        }
+        assert!(segments.cooling.is_some());
+        for segment in 1..=2 {
+            segments.remove(segment, &bodies).unwrap();
+        }
+        assert!(segments.cooling.is_none());
     }
 
     #[test]
