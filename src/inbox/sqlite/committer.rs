@@ -85,6 +85,8 @@ pub(super) struct Committer {
     /// The number of the next event when the counters were last written.
     pub(super) counted_at: i64,
     pub(super) closing: bool,
+    /// The database was written to since the log was last looked at.
+    log_grew: bool,
 }
 
 /// The store failed; the thread ends.
@@ -111,6 +113,7 @@ impl Committer {
             database_bytes: 0,
             counted_at: next_seq,
             closing: false,
+            log_grew: false,
         }
     }
 
@@ -157,7 +160,11 @@ impl Committer {
             if !self.events.is_empty() || self.settles_are_due() {
                 self.commit(false)?;
             }
-            if self.must_write() {
+            // One of them at a time: events that have come meanwhile go between.
+            if self.log_grew {
+                self.log_grew = false;
+                self.checkpoint()?;
+            } else if self.must_write() {
                 self.commit(true)?;
             }
             if Instant::now() >= self.next_tick {
@@ -185,7 +192,7 @@ impl Committer {
         {
             until = until.min(since + WRITE_WAIT);
         }
-        if !self.replays.is_empty() || self.closing || self.pruner.is_busy() {
+        if self.log_grew || !self.replays.is_empty() || self.closing || self.pruner.is_busy() {
             until = now;
         }
         if let Some(hold) = self.hold_until {
@@ -331,9 +338,7 @@ impl Committer {
                         self.replays.push_back(replay);
                     }
                 }
-                if wrote {
-                    return self.checkpoint();
-                }
+                self.log_grew |= wrote;
                 if self.room() == 0 {
                     self.shared.set_full(true);
                 }

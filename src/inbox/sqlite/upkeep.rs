@@ -16,7 +16,7 @@ use super::transaction::{Transaction, TxError};
 /// Space is measured, and figures are refreshed, this often.
 const TICK: Duration = Duration::from_secs(1);
 /// Pages in the log before it is copied into the database. More of them make a longer pause.
-const WAL_PAGES: u64 = 500;
+const WAL_PAGES: u64 = 250;
 /// Kept free of events, for settlements and pruning.
 const RESERVE_BYTES: u64 = 64 << 20;
 /// Free pages given back to the volume per tick.
