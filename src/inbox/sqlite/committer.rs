@@ -86,7 +86,7 @@ pub(super) struct Committer {
     pub(super) counted_at: i64,
     pub(super) closing: bool,
     /// The database was written to since the log was last looked at.
-    log_grew: bool,
+    pub(super) log_grew: bool,
 }
 
 /// The store failed; the thread ends.
@@ -162,7 +162,6 @@ impl Committer {
             }
             // One of them at a time: events that have come meanwhile go between.
             if self.log_grew {
-                self.log_grew = false;
                 self.checkpoint()?;
             } else if self.must_write() {
                 self.commit(true)?;

@@ -153,9 +153,10 @@ impl Unread {
         let all = records(&bytes, key);
         let end = all.last().map_or(0, |(at, last)| at + last.end);
         let last_seq = all.last().map_or(0, |(_, last)| last.columns.seq);
+        let has_no_count = self.from == 0 && self.is_rest;
         // Also events that have rows are in it.
         let is_older = |(at, first): &(usize, Found<'_>)| *at > 0 || first.columns.seq < next_seq;
-        let recount = self.from == 0 && self.is_rest && all.first().is_none_or(is_older);
+        let recount = has_no_count && all.first().is_none_or(is_older);
         let mut usable = Vec::new();
         for (at, found) in all {
             if found.columns.seq >= next_seq && is_known(conn, &found).map_err(sqlite)? {
@@ -165,7 +166,7 @@ impl Unread {
         if !usable.is_empty() {
             let whole = bytes.get(..end).unwrap_or_default();
             self.write_anew(folder, whole).map_err(io)?;
-        } else if self.from == 0 && self.is_rest && !is_named(conn, self.segment).map_err(sqlite)? {
+        } else if has_no_count && !is_named(conn, self.segment).map_err(sqlite)? {
             // A batch that nobody was told of, or what is left of more: nothing names it.
             let path = path_of(folder, self.segment);
             let kept = place::damaged_copy(&path, now);
@@ -348,11 +349,11 @@ fn insert(
     Ok(change.events.cast_unsigned())
 }
 
-/// Counts what events name of a file that has no count.
+/// Counts what events name of a file that has no count; a length that was damaged must not end the sum.
 fn count_named(conn: &Connection, segment: i64) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "INSERT INTO segment (id, events, live_bytes, bytes, first_seq, last_seq)
-         SELECT ?1, count(*), coalesce(sum(head_bytes + body_bytes + ?2), 0), 0, min(seq), max(seq)
+         SELECT ?1, count(*), CAST(min(total(head_bytes + body_bytes + ?2), 1e15) AS INTEGER), 0, min(seq), max(seq)
          FROM event WHERE segment = ?1 HAVING count(*) > 0
          ON CONFLICT DO NOTHING",
     )?

@@ -66,12 +66,12 @@ struct Cooling {
 }
 
 impl Cooling {
-    /// Gives back what lies before `to`, or all.
-    fn cool(&mut self, to: Option<u64>) {
-        let bytes = to.map_or(0, |to| to.saturating_sub(self.to));
-        if to.is_none() || bytes >= COOLING_STEP_BYTES {
+    /// Gives back what lies before `to`, once that is a step.
+    fn cool(&mut self, to: u64) {
+        let bytes = to.saturating_sub(self.to);
+        if bytes >= COOLING_STEP_BYTES {
             give_back(&self.file, self.to, bytes);
-            self.to += bytes;
+            self.to = to;
         }
     }
 }
@@ -324,15 +324,15 @@ impl Segments {
                 file: full.file,
                 to: 0,
             });
-            if let Some(mut before) = before {
-                before.cool(None);
+            if let Some(before) = before {
+                give_back(&before.file, before.to, 0);
             }
         }
         if let Some(current) = &mut self.current {
             self.taken += current.end - current.committed;
             current.committed = current.end;
             if let Some(cooling) = &mut self.cooling {
-                cooling.cool(Some(current.end));
+                cooling.cool(current.end);
             }
         }
     }

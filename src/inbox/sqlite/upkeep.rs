@@ -29,6 +29,7 @@ const OLDEST_ROWS: usize = 512;
 impl Committer {
     /// Copies the log into the database once it is long enough. SQLite's own hook would drop the error.
     pub(super) fn checkpoint(&mut self) -> Result<(), Failed> {
+        self.log_grew = false;
         let bytes_max = self.shared.settings.bytes_max;
         let (pages, copied) = self.wal("PRAGMA wal_checkpoint(NOOP)")?;
         let waiting = pages.saturating_sub(copied);

@@ -266,6 +266,8 @@ async fn a_file_whose_count_is_gone_is_counted_anew_with_all_that_is_in_it() {
     drop(holder);
     let sql = Connection::open(settings.path.join("inbox.db")).unwrap();
     assert_eq!(sql.execute("DELETE FROM segment", []).unwrap(), 1);
+    let longest = "UPDATE event SET body_bytes = 9223372036854775807 WHERE seq = 2";
+    assert_eq!(sql.execute(longest, []).unwrap(), 1);
     let inbox = open(&settings, rig.clock.clone(), Telemetry::new()).unwrap();
     let counts = "SELECT events, first_seq, last_seq, live_bytes >= 4 * 353 FROM segment";
     let found: (i64, i64, i64, bool) = sql
