@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
 use super::bodies::Bodies;
 use super::lane::Look;
 use super::names::Names;
+use super::schema::keep_plans;
 use super::state::Shared;
 use super::{SqliteInbox, load, marks};
 use crate::event::{KeptEvent, Target};
@@ -73,8 +73,7 @@ impl Rows {
     pub fn copy(inbox: &SqliteInbox) -> Result<Self, ReaderError> {
         let conn = Connection::open_in_memory()?;
         conn.set_prepared_statement_cache_capacity(512);
-        // Else a statement is prepared anew for each value that is bound to it.
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        keep_plans(&conn)?;
         conn.execute("ATTACH ?1 AS store", [inbox.shared.db.to_string_lossy()])?;
         conn.execute_batch("ATTACH ':memory:' AS kept; PRAGMA main.journal_mode = OFF")?;
         let statements: Vec<(String, String, String)> = conn

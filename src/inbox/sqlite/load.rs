@@ -403,3 +403,28 @@ pub(super) fn open_events(
     let to = met.last().map_or(from, |open| open.seq.saturating_add(1));
     Ok((met, to, bound == i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+    use crate::inbox::sqlite::schema;
+
+    #[test]
+    fn reading_an_event_is_prepared_once() -> rusqlite::Result<()> {
+        let settings: [fn(&Connection) -> rusqlite::Result<()>; 2] =
+            [schema::set_up_reader, |conn| schema::set_up_writer(conn, 1 << 30)];
+        for set_up in settings {
+            let conn = Connection::open_in_memory()?;
+            schema::create(&conn, &[1; 16], &[2; 16])?;
+            set_up(&conn)?;
+            let mut statement = conn.prepare(&EVENT)?;
+            for seq in 1..4 {
+                assert!(!statement.exists([seq])?);
+            }
+            assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+        }
+        Ok(())
+    }
+}

@@ -109,6 +109,7 @@ CREATE VIEW inbox AS SELECT
 /// Settings of the one connection that writes.
 pub(super) fn set_up_writer(conn: &Connection, bytes_max: u64) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    keep_plans(conn)?;
     conn.busy_timeout(LOCKED_WAIT)?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
@@ -126,6 +127,13 @@ pub(super) fn set_up_writer(conn: &Connection, bytes_max: u64) -> rusqlite::Resu
     Ok(())
 }
 
+/// Else SQLite parses a statement anew for each value that its plan may depend on: reading an event would cost three times
+/// as much. No index of ours needs a value to be known.
+pub(super) fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(drop)
+}
+
 /// A failed store must not be synced again, and one that is refused must stay as it is: not even the last close may write.
 pub(super) fn leave_log_at_close(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
@@ -141,6 +149,7 @@ pub(super) fn set_up_new(conn: &Connection) -> rusqlite::Result<()> {
 /// Settings of a connection that only reads.
 pub(super) fn set_up_reader(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    keep_plans(conn)?;
     conn.busy_timeout(Duration::from_secs(5))?;
     conn.pragma_update(None, "query_only", true)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
