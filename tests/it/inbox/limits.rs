@@ -255,7 +255,9 @@ fn bodies(rig: &Rig) -> Vec<u64> {
     let files = std::fs::read_dir(&rig.settings.path).unwrap().flatten();
     files
         .filter(|file| file.file_name().to_string_lossy().starts_with("bodies-"))
-        .map(|file| file.metadata().unwrap().len())
+        // One may go between being listed and being looked at.
+        .filter_map(|file| file.metadata().ok())
+        .map(|file| file.len())
         .collect()
 }
 
