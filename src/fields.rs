@@ -45,17 +45,16 @@ impl Fields {
             let from = (part.as_ptr() as usize).checked_sub(base)?;
             (from + part.len() <= raw.len()).then(|| span(from, from + part.len()))
         };
-        let at = pairs
-            .into_iter()
-            .filter_map(|(name, value)| {
-                // An empty slice may point anywhere.
-                let value = if value.is_empty() { (0, 0) } else { inside(value)? };
-                Some(Field {
-                    name: inside(name)?,
-                    value,
-                })
+        let pairs = pairs.into_iter();
+        let mut at = Vec::with_capacity(pairs.size_hint().0);
+        at.extend(pairs.filter_map(|(name, value)| {
+            // An empty slice may point anywhere.
+            let value = if value.is_empty() { (0, 0) } else { inside(value)? };
+            Some(Field {
+                name: inside(name)?,
+                value,
             })
-            .collect();
+        }));
         Self { raw: raw.clone(), at }
     }
 

@@ -72,8 +72,7 @@ pub fn write_head(
     for (name, value) in &settings.static_headers {
         line(out, name, value.as_bytes());
     }
-    let mut digits = itoa(event.body.len() as u64);
-    line(out, "Content-Length", &digits);
+    number(out, "Content-Length", event.body.len());
     if let Some(id) = &event.event_id {
         line(out, "Hooklatch-Event-Id", id.as_bytes());
     }
@@ -90,13 +89,8 @@ pub fn write_head(
         "Hooklatch-Verified",
         if event.verified { b"true" } else { b"false" },
     );
-    digits = itoa(u64::from(attempt.number));
-    line(out, "Hooklatch-Attempt", &digits);
-    line(
-        out,
-        "Hooklatch-Received-At",
-        event.received_at.to_string().as_bytes(),
-    );
+    number(out, "Hooklatch-Attempt", attempt.number);
+    number(out, "Hooklatch-Received-At", event.received_at);
     line(out, "Hooklatch-Key", attempt.key.as_str().as_bytes());
     if let Some(first) = attempt.possible_duplicate_of {
         line(out, "Hooklatch-Possible-Duplicate", first.as_str().as_bytes());
@@ -186,11 +180,10 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn itoa(number: u64) -> Vec<u8> {
-    let mut digits = Vec::with_capacity(20);
+/// A number, or a time.
+fn number(out: &mut Vec<u8>, name: &str, value: impl fmt::Display) {
     // Writing to a Vec cannot fail.
-    write!(digits, "{number}").unwrap_or_default();
-    digits
+    write!(out, "{name}: {value}\r\n").unwrap_or_default();
 }
 
 #[cfg(test)]

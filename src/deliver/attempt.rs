@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use super::LaneSettings;
@@ -45,7 +45,7 @@ pub(super) async fn attempt(
 ) -> Result<Answer, AttemptError> {
     head.clear();
     head.shrink_to(HEAD_KEPT_BYTES_MAX);
-    let called = caught(async {
+    let mut call = pin!(async {
         let about = handoff::Attempt {
             key: &event.key,
             number,
@@ -60,15 +60,14 @@ pub(super) async fn attempt(
         };
         client.call(&settings.endpoint, request, &settings.limits).await
     });
-    match called.await {
+    match caught(call.as_mut()).await {
         Ok(result) => result.map_err(AttemptError::Call),
         Err(Panicked) => Err(AttemptError::Panicked),
     }
 }
 
-/// Runs `future`; a panic in it ends it, not the task around it.
-pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
-    let mut future = pin!(future);
+/// Runs `future`; a panic in it ends it, not the task around it. Pinned by its owner, since it would else be moved here.
+pub(super) async fn caught<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Panicked> {
     // Nothing that the panic left half done is used again: the future is only dropped.
     poll_fn(
         |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
@@ -86,12 +85,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_caught_on_every_poll() {
-        assert_eq!(caught(async { 7 }).await.ok(), Some(7));
-        assert!(caught(async { panic!("at once") }).await.is_err());
-        let later = caught(async {
+        assert_eq!(caught(pin!(async { 7 })).await.ok(), Some(7));
+        assert!(caught(pin!(async { panic!("at once") })).await.is_err());
+        let later = pin!(async {
             tokio::task::yield_now().await;
             panic!("after a wait")
         });
-        assert!(later.await.is_err());
+        assert!(caught(later).await.is_err());
     }
 }

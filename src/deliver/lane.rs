@@ -5,6 +5,7 @@
 //! at a time. Workers, not a task for each attempt: a busy lane allocates nothing but what the client needs.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -403,7 +404,7 @@ impl Lane {
 
 /// A worker's life; a panic outside the attempts themselves costs a moment, not the lane.
 async fn work(lane: Arc<Lane>) {
-    while let Err(Panicked) = caught(lane.run()).await {
+    while let Err(Panicked) = caught(pin!(lane.run())).await {
         lane.shared.telemetry.panicked("deliver");
         lock(&lane.breaker).probe_lost(Instant::now());
         sleep(STUMBLE_WAIT).await;

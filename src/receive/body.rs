@@ -56,12 +56,27 @@ impl BodyBudget {
             return Err(Refusal::BodyTooLarge);
         }
         if bytes > self.reserved {
-            let step = bytes.max(STEP_BYTES).checked_next_power_of_two();
-            let wanted = step.unwrap_or(bytes).min(self.expected).max(bytes);
+            let wanted = self.wanted(bytes);
             self.share.hold(wanted, self.ceiling).await?;
             self.reserved = wanted;
         }
         Ok(self.reserved)
+    }
+
+    /// Whether `bytes` in all have room at once.
+    pub(super) fn try_hold(&mut self, bytes: usize) -> bool {
+        let wanted = self.wanted(bytes);
+        let held = bytes <= self.bytes_max && self.share.try_hold(wanted, self.ceiling);
+        if held {
+            self.reserved = self.reserved.max(wanted);
+        }
+        held
+    }
+
+    /// Room to ask for where a body has so many bytes so far.
+    fn wanted(&self, bytes: usize) -> usize {
+        let step = bytes.max(STEP_BYTES).checked_next_power_of_two();
+        step.unwrap_or(bytes).min(self.expected).max(bytes)
     }
 
     /// From here on the body is awaited; what waits for it gives way to others when it is told to, see [`in_time`].
@@ -94,6 +109,11 @@ pub(super) async fn in_time<T>(
 pub(super) trait BodySource: Send {
     /// Whether the whole body is here already.
     fn is_here(&self) -> bool;
+
+    /// The whole body, where it is here and there is room for it at once.
+    fn take_here(&mut self, _budget: &mut BodyBudget) -> Option<Bytes> {
+        None
+    }
 
     /// Reads the whole body, byte for byte, answering `Expect: 100-continue` first where it was asked for.
     async fn read(&mut self, budget: &mut BodyBudget) -> Result<Bytes, Refusal>;

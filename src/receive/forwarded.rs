@@ -1,6 +1,9 @@
 //! The part of a request's header that is stored and sent on.
 
-use bytes::{Bytes, BytesMut};
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::head::Head;
 use super::origin::Origin;
@@ -53,12 +56,13 @@ pub(super) fn forwarded_block(head: &Head, origin: &Origin, credentials: &[Box<s
         }
         line(&mut block, name, value);
     }
-    let mut list = forwarded_for.unwrap_or_default();
-    if !list.is_empty() {
-        list.extend_from_slice(b", ");
+    block.extend_from_slice(b"X-Forwarded-For: ");
+    if let Some(list) = forwarded_for.filter(|list| !list.is_empty()) {
+        block.extend_from_slice(&list);
+        block.extend_from_slice(b", ");
     }
-    list.extend_from_slice(origin.peer.to_string().as_bytes());
-    line(&mut block, b"X-Forwarded-For", &list);
+    put_address(&mut block, origin.peer);
+    block.extend_from_slice(b"\r\n");
     if !proto {
         line(
             &mut block,
@@ -132,6 +136,26 @@ fn line(block: &mut BytesMut, name: &[u8], value: &[u8]) {
     block.extend_from_slice(b"\r\n");
 }
 
+/// As `Display` writes it; by hand what comes with nearly every request.
+fn put_address(block: &mut BytesMut, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        // Writing to a buffer that grows cannot fail.
+        return write!(block, "{address}").unwrap_or_default();
+    };
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            block.put_u8(b'.');
+        }
+        if octet >= 100 {
+            block.put_u8(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            block.put_u8(b'0' + octet / 10 % 10);
+        }
+        block.put_u8(b'0' + octet % 10);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +213,18 @@ mod tests {
         ] {
             let (text, _) = block(&format!("{name}: x\r\n"), &[]);
             assert!(text.starts_with("X-Forwarded-For: 10.0.0.7\r\n"), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_written_as_it_is_displayed() {
+        let octets = 0..=u8::MAX;
+        let four = octets.map(|octet| IpAddr::from([octet, 255 - octet, octet / 2, octet]));
+        let six = ["::1", "2001:db8::7"].map(|text| text.parse().unwrap());
+        for address in four.chain(six) {
+            let mut block = BytesMut::new();
+            put_address(&mut block, address);
+            assert_eq!(block, address.to_string());
         }
     }
 

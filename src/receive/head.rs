@@ -2,6 +2,8 @@
 //!
 //! Strict means: what two servers could read in two ways is refused (RFC 9112, sections 3, 5 and 6; RFC 9110, 7).
 
+use std::mem::MaybeUninit;
+
 use bytes::Bytes;
 
 use super::answer::Refusal;
@@ -56,17 +58,17 @@ fn bad(reason: &'static str) -> Refusal {
 impl Head {
     /// Parses a complete HTTP/1.x head, closing empty line included.
     pub(super) fn parse(raw: &Bytes, fields_max: usize) -> Result<Self, Refusal> {
-        let mut slots = [httparse::EMPTY_HEADER; 128];
+        let mut slots = [const { MaybeUninit::uninit() }; 128];
         let mut many;
         // One slot more than allowed, so that too many and malformed are told apart.
         let slots = if fields_max < slots.len() {
             slots.get_mut(..=fields_max).unwrap_or_default()
         } else {
-            many = vec![httparse::EMPTY_HEADER; fields_max + 1];
+            many = vec![MaybeUninit::uninit(); fields_max + 1];
             many.as_mut_slice()
         };
-        let mut request = httparse::Request::new(slots);
-        match request.parse(raw) {
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(raw, slots) {
             Ok(httparse::Status::Complete(end)) if end == raw.len() => {}
             Ok(_) => return Err(bad("the head does not end where its lines end")),
             Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeaderTooLarge),

@@ -245,7 +245,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
     async fn read_sized(&mut self, length: usize, budget: &mut BodyBudget) -> Result<Bytes, Refusal> {
         if self.buffer.len() >= length {
             budget.hold(length).await?;
-            // A copy of its own: a buffer that a kept event holds on to is one that each request has to get anew.
             let body = self.buffer.get(..length).map(Bytes::copy_from_slice);
             self.buffer.advance(length);
             return Ok(body.unwrap_or_default());
@@ -320,6 +319,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Http1<S> {
                 Framing::Frames => false,
             },
         }
+    }
+
+    fn take_here(&mut self, budget: &mut BodyBudget) -> Option<Bytes> {
+        let BodyState::Unread {
+            framing: Framing::Sized(length),
+            ..
+        } = self.body
+        else {
+            return None;
+        };
+        let length = usize::try_from(length).ok()?;
+        let body = self.buffer.get(..length).filter(|_| budget.try_hold(length))?;
+        // A copy of its own: a buffer that a kept event holds on to is one that each request has to get anew.
+        let body = Bytes::copy_from_slice(body);
+        self.buffer.advance(length);
+        self.body = BodyState::Done;
+        Some(body)
     }
 
     async fn read(&mut self, budget: &mut BodyBudget) -> Result<Bytes, Refusal> {

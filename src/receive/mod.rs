@@ -281,7 +281,10 @@ impl FrontDoor {
         };
         let mut budget = self.budget(visit, entry, standing)?;
         let raw = if is_here {
-            body.read(&mut budget).await?
+            match body.take_here(&mut budget) {
+                Some(raw) => raw,
+                None => body.read(&mut budget).await?,
+            }
         } else {
             // While its sender takes its time, others have their turn, and it may be told to go.
             drop((work, turn));

@@ -208,7 +208,9 @@ impl Client {
         }
         let outcome = match outcome {
             None | Some(Outcome::Unread(_)) => {
-                let connection = dial(endpoint, &self.names, &self.tls, limits, whole_at).await?;
+                // Apart: a call over a connection that is there shall not be as large.
+                let dialed = Box::pin(dial(endpoint, &self.names, &self.tls, limits, whole_at));
+                let connection = dialed.await?;
                 exchange(connection, request, limits, whole_at).await
             }
             Some(outcome) => outcome,

@@ -6,6 +6,9 @@
 use rusqlite::{Row as SqlRow, types::ValueRef};
 use twox_hash::XxHash3_128;
 
+/// What is sealed of most events fits in so many bytes.
+const SEALED_BYTES: usize = 512;
+
 /// The hash kept of a body.
 pub(in crate::inbox) fn body_hash(body: &[u8]) -> [u8; 16] {
     XxHash3_128::oneshot(body).to_be_bytes()
@@ -165,7 +168,7 @@ impl Head {
         body_hash(body)[..] == self.body_hash
             && self
                 .fields(route, names)
-                .seal(headers, &self.body_hash, &mut Vec::new())
+                .seal(headers, &self.body_hash, &mut Vec::with_capacity(SEALED_BYTES))
                 == self.seal
     }
 

@@ -139,24 +139,40 @@ impl Ceiling {
         // A body that a route allows must be able to come, where there is nothing else.
         if bytes > ceiling { self.all } else { ceiling }
     }
+
+    /// Whether a request of so many bytes takes what is freed before others do.
+    fn is_first(self, bytes: usize) -> bool {
+        bytes <= SMALL_BYTES && self.standing == Standing::Known
+    }
 }
 
 impl Share {
     /// Room for `bytes` in all; what is held already stays held.
     pub(in crate::receive) async fn hold(&mut self, bytes: usize, ceiling: Ceiling) -> Result<(), Refusal> {
-        let Some(more) = bytes.checked_sub(self.held).filter(|more| *more > 0) else {
+        if self.try_hold(bytes, ceiling) {
             return Ok(());
-        };
-        let most = ceiling.of(bytes);
-        let (patience, is_first) = match bytes <= SMALL_BYTES {
-            true => (Duration::ZERO, ceiling.standing == Standing::Known),
-            false => (SLOW, false),
-        };
-        if !self.room.take(more, most, is_first) {
-            self.wait_for(more, most, patience, is_first).await?;
         }
+        let more = bytes.saturating_sub(self.held);
+        let patience = match bytes <= SMALL_BYTES {
+            true => Duration::ZERO,
+            false => SLOW,
+        };
+        self.wait_for(more, ceiling.of(bytes), patience, ceiling.is_first(bytes))
+            .await?;
         self.held = bytes;
         Ok(())
+    }
+
+    /// As [`Share::hold`], where there is room at once; `false`: there is not.
+    pub(in crate::receive) fn try_hold(&mut self, bytes: usize, ceiling: Ceiling) -> bool {
+        let Some(more) = bytes.checked_sub(self.held).filter(|more| *more > 0) else {
+            return true;
+        };
+        let taken = self.room.take(more, ceiling.of(bytes), ceiling.is_first(bytes));
+        if taken {
+            self.held = bytes;
+        }
+        taken
     }
 
     async fn wait_for(
