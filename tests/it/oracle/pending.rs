@@ -48,6 +48,8 @@ fn kill_again_and_again(name: &str, second: bool) {
     let mut rig = Rig::new(name, Disk::kept());
     rig.second_upstream = second;
     rig.moods = &[Mood::Holding];
+    // From the first moment on: the backlog is delivered before the clients begin.
+    rig.set_mood(Mood::Holding);
     let filling = Instant::now();
     fill(rig.disk.store(), events, second);
     let filled = filling.elapsed();
