@@ -45,7 +45,7 @@ pub(super) async fn attempt(
 ) -> Result<Answer, AttemptError> {
     head.clear();
     head.shrink_to(HEAD_KEPT_BYTES_MAX);
-    let mut call = pin!(async {
+    let call = pin!(async {
         let about = handoff::Attempt {
             key: &event.key,
             number,
@@ -60,7 +60,7 @@ pub(super) async fn attempt(
         };
         client.call(&settings.endpoint, request, &settings.limits).await
     });
-    match caught(call.as_mut()).await {
+    match caught(call).await {
         Ok(result) => result.map_err(AttemptError::Call),
         Err(Panicked) => Err(AttemptError::Panicked),
     }

@@ -242,12 +242,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
         dropped
     }
 
+    /// The next `length` bytes, where they are here. A copy of its own: a buffer that a kept event holds on to is one that
+    /// each request has to get anew.
+    fn take_buffered(&mut self, length: usize) -> Option<Bytes> {
+        let bytes = Bytes::copy_from_slice(self.buffer.get(..length)?);
+        self.buffer.advance(length);
+        Some(bytes)
+    }
+
     async fn read_sized(&mut self, length: usize, budget: &mut BodyBudget) -> Result<Bytes, Refusal> {
         if self.buffer.len() >= length {
             budget.hold(length).await?;
-            let body = self.buffer.get(..length).map(Bytes::copy_from_slice);
-            self.buffer.advance(length);
-            return Ok(body.unwrap_or_default());
+            return Ok(self.take_buffered(length).unwrap_or_default());
         }
         let begun = std::mem::take(&mut self.buffer);
         let room = budget.hold(begun.len() + 1).await?.min(length);
@@ -330,10 +336,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Http1<S> {
             return None;
         };
         let length = usize::try_from(length).ok()?;
-        let body = self.buffer.get(..length).filter(|_| budget.try_hold(length))?;
-        // A copy of its own: a buffer that a kept event holds on to is one that each request has to get anew.
-        let body = Bytes::copy_from_slice(body);
-        self.buffer.advance(length);
+        if length > self.buffer.len() || !budget.try_hold(length) {
+            return None;
+        }
+        let body = self.take_buffered(length)?;
         self.body = BodyState::Done;
         Some(body)
     }
@@ -622,6 +628,43 @@ mod tests {
                     .unwrap()
                     .is_none()
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_taken_at_once_only_where_all_of_it_and_room_are_here() {
+        for (name, head, body, room, taken) in [
+            ("all of it", "Content-Length: 5", "helloGET /", 1 << 20, true),
+            ("a part of it", "Content-Length: 5", "hell", 1 << 20, false),
+            ("no room", "Content-Length: 5", "hello", 4, false),
+            (
+                "no length",
+                "Transfer-Encoding: chunked",
+                "0\r\n\r\n",
+                1 << 20,
+                false,
+            ),
+        ] {
+            let (mut far, near) = duplex(1024);
+            let wire = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{body}");
+            far.write_all(wire.as_bytes()).await.unwrap();
+            let mut connection = Http1::new(near, Limiter::new().share());
+            let head = connection
+                .read_head(&limits(), Some(Instant::now()), || Standing::Unknown)
+                .await
+                .unwrap()
+                .unwrap();
+            let ceiling = Ceiling {
+                all: room,
+                standing: Standing::Unknown,
+            };
+            let share = Limiter::new().share();
+            let mut budget =
+                BodyBudget::new(share, ceiling, head.declared_bytes(), 100, limits().body_timeout).unwrap();
+            let got = connection.take_here(&mut budget);
+            assert_eq!(got.as_deref(), taken.then_some(&b"hello"[..]), "{name}");
+            let left = if taken { "GET /" } else { body };
+            assert_eq!(connection.buffer, left, "{name}");
         }
     }
 

@@ -127,7 +127,7 @@ pub(super) fn set_up_writer(conn: &Connection, bytes_max: u64) -> rusqlite::Resu
     Ok(())
 }
 
-/// Else SQLite parses a statement anew for each value that its plan may depend on: reading an event would cost three times
+/// Else SQLite parses a statement anew for each value that its plan may depend on: delivering a backlog would cost twice
 /// as much. No index of ours needs a value to be known.
 pub(super) fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)

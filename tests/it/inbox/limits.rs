@@ -255,9 +255,11 @@ fn bodies(rig: &Rig) -> Vec<u64> {
     let files = std::fs::read_dir(&rig.settings.path).unwrap().flatten();
     files
         .filter(|file| file.file_name().to_string_lossy().starts_with("bodies-"))
-        // One may go between being listed and being looked at.
-        .filter_map(|file| file.metadata().ok())
-        .map(|file| file.len())
+        .filter_map(|file| match file.metadata() {
+            // One may go between being listed and being looked at.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            found => Some(found.unwrap().len()),
+        })
         .collect()
 }
 
