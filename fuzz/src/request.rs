@@ -26,7 +26,6 @@ use hooklatch::shutdown::{self, Controller, Phase};
 use hooklatch::telemetry::Telemetry;
 use hooklatch::upstream::Client;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 
 use super::hmac::{base64, hex, hmac};
 use super::input::Input;
@@ -255,7 +254,7 @@ struct Met {
     repeats: usize,
     /// How the inbox behaves.
     mood: u8,
-    unanswered: Vec<oneshot::Sender<Result<Accepted, InboxError>>>,
+    unanswered: Vec<hooklatch::inbox::Answer>,
 }
 
 /// An inbox that remembers one connection.
@@ -287,10 +286,10 @@ impl Inbox for Taken {
             14 => return Acceptance::refused(InboxError::Full),
             _ => {}
         }
-        let (answer, receiver) = oneshot::channel();
+        let (answer, acceptance) = Acceptance::waiting();
         if met.mood == 15 {
             met.unanswered.push(answer);
-            return Acceptance::waiting(receiver);
+            return acceptance;
         }
         let found = met.keys.iter().position(|other| *other == key);
         let accepted = match found {
@@ -308,8 +307,8 @@ impl Inbox for Taken {
             Some(_) => met.repeats += 1,
             None => met.new += 1,
         }
-        answer.send(Ok(accepted)).expect("somebody waits");
-        Acceptance::waiting(receiver)
+        answer.give(Ok(accepted));
+        acceptance
     }
 
     async fn claim(&self, _: &Target, _: usize) -> Result<Claim, InboxError> {

@@ -1,15 +1,12 @@
 //! The contract of the inbox: the promises every store keeps, whatever it is made of.
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
+use super::Acceptance;
 use crate::event::{
     DedupHashKey, DedupKey, Event, KeptEvent, KeyKind, RouteName, Seq, Target, Timestamp, UpstreamName,
 };
@@ -90,41 +87,6 @@ pub enum InboxError {
     /// The store is closing.
     #[error("the store is closing")]
     Closed,
-}
-
-/// The answer to [`Inbox::accept`]; dropping it does not take the event back.
-#[derive(Debug)]
-pub struct Acceptance(AcceptanceState);
-
-#[derive(Debug)]
-enum AcceptanceState {
-    Waiting(oneshot::Receiver<Result<Accepted, InboxError>>),
-    Refused(Option<InboxError>),
-}
-
-impl Acceptance {
-    /// Will be answered through `receiver`.
-    pub fn waiting(receiver: oneshot::Receiver<Result<Accepted, InboxError>>) -> Self {
-        Self(AcceptanceState::Waiting(receiver))
-    }
-
-    /// Was refused at once.
-    pub fn refused(error: InboxError) -> Self {
-        Self(AcceptanceState::Refused(Some(error)))
-    }
-}
-
-impl Future for Acceptance {
-    type Output = Result<Accepted, InboxError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            AcceptanceState::Waiting(receiver) => Pin::new(receiver)
-                .poll(context)
-                .map(|answer| answer.unwrap_or(Err(InboxError::Closed))),
-            AcceptanceState::Refused(error) => Poll::Ready(Err(error.take().unwrap_or(InboxError::Closed))),
-        }
-    }
 }
 
 /// One delivery, leased to the caller until it is settled.

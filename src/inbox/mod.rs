@@ -2,15 +2,17 @@
 //!
 //! `receive` accepts events here, `deliver` claims and settles deliveries; they never meet elsewhere.
 
+mod answer;
 mod contract;
 mod selection;
 
 mod reader;
 mod sqlite;
 
+pub use answer::{Acceptance, Answer};
 pub use contract::{
-    Acceptance, Accepted, Claim, Counts, Health, Inbox, InboxError, Job, NewEvent, Outcome, ProxyMark,
-    Replayed, Retention, Selection, Settings, Settlement, Status, TargetCounts,
+    Accepted, Claim, Counts, Health, Inbox, InboxError, Job, NewEvent, Outcome, ProxyMark, Replayed,
+    Retention, Selection, Settings, Settlement, Status, TargetCounts,
 };
 pub use reader::{
     ConflictLine, DeliveryLine, EventCounts, EventDetail, EventLine, LIST_MAX, Reader, ReaderError,

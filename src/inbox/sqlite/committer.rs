@@ -18,6 +18,7 @@ use super::prune::{Pruned, Pruner};
 use super::replay;
 use super::state::{MARKS_MAX, Parking, Replay, Settle, Shared};
 use super::transaction::{Beside, Effects, Transaction, TxError};
+use crate::inbox::answer::{Answer, Answers};
 use crate::inbox::{Accepted, InboxError, NewEvent, ProxyMark};
 
 /// Events of one transaction.
@@ -58,7 +59,7 @@ pub(super) enum Message {
 pub(super) struct Incoming {
     pub(super) new: NewEvent,
     pub(super) bytes: usize,
-    pub(super) answer: oneshot::Sender<Result<Accepted, InboxError>>,
+    pub(super) answer: Answer,
 }
 
 /// The state of the thread.
@@ -76,6 +77,8 @@ pub(super) struct Committer {
     pub(super) pruner: Pruner,
     pub(super) next_tick: Instant,
     next_alive: Instant,
+    /// Answers that were handed on last, and when: some may not be given yet.
+    told: Option<(Answers, Instant)>,
     /// Nothing is written before this; set after a full disk or a held lock.
     pub(super) hold_until: Option<Instant>,
     /// A write failed for want of room, and there was none since.
@@ -108,6 +111,7 @@ impl Committer {
             pruner: Pruner::new(),
             next_tick: Instant::now(),
             next_alive: Instant::now(),
+            told: None,
             hold_until: None,
             no_room: false,
             database_bytes: 0,
@@ -126,7 +130,7 @@ impl Committer {
             InboxError::Closed
         };
         for incoming in self.events.drain(..) {
-            answer(incoming.answer, Err(last.clone()));
+            incoming.answer.give(Err(last.clone()));
         }
         refuse_queued(queue, &self.shared, &last);
         let mut control = self.shared.control();
@@ -184,8 +188,10 @@ impl Committer {
     /// Waits for something to do; true when no caller is left.
     fn gather(&mut self, queue: &Receiver<Message>) -> bool {
         let now = Instant::now();
+        self.told.take_if(|(_, since)| now >= *since + WRITE_WAIT);
         let mut until = self.next_tick;
-        for since in [self.settles_since, self.beside.unindexed.since()]
+        let told = self.told.as_ref().map(|(_, since)| *since);
+        for since in [self.settles_since, self.beside.unindexed.since(), told]
             .into_iter()
             .flatten()
         {
@@ -323,9 +329,8 @@ impl Committer {
             Ok(((answers, left_over, replayed), effects)) => {
                 let took = started.elapsed();
                 let kept = answers.iter().filter(|accepted| accepted.is_ok()).count();
-                for (incoming, accepted) in events.drain(..).zip(answers) {
-                    answer(incoming.answer, accepted);
-                }
+                let incoming = events.drain(..).map(|incoming| incoming.answer);
+                self.tell(incoming.zip(answers).collect());
                 // Empty, and as large as it grew.
                 self.events = events;
                 let wrote = effects.indexed;
@@ -350,6 +355,13 @@ impl Committer {
                 self.replays.extend(replay);
                 self.rolled_back(error, events)
             }
+        }
+    }
+
+    /// Tells those whose events were committed, and whoever does not know yet from the time before.
+    fn tell(&mut self, verdicts: Vec<(Answer, Result<Accepted, InboxError>)>) {
+        if !verdicts.is_empty() {
+            self.told = Answers::hand_on(verdicts).map(|told| (told, Instant::now()));
         }
     }
 
@@ -424,7 +436,7 @@ impl Committer {
         let mut held = held.into_iter();
         for incoming in events {
             let known = held.next().flatten().ok_or_else(|| refusal.clone());
-            answer(incoming.answer, known);
+            incoming.answer.give(known);
         }
         if failed {
             return Err(Failed);
@@ -510,12 +522,12 @@ pub(super) fn refuse_queued(queue: &Receiver<Message>, shared: &Shared, with: &I
         if let Ok(Message::Accept(incoming)) = queue.recv_timeout(LAST_WAIT) {
             figures.queued_events.fetch_sub(1, Ordering::Relaxed);
             figures.queued_bytes.fetch_sub(incoming.bytes, Ordering::Relaxed);
-            answer(incoming.answer, Err(with.clone()));
+            incoming.answer.give(Err(with.clone()));
         }
     }
 }
 
-/// A sender that has gone does not want its answer; the event is kept all the same.
+/// Whoever asked may have gone.
 fn answer<T>(to: oneshot::Sender<T>, what: T) {
     drop(to.send(what));
 }

@@ -237,14 +237,14 @@ impl Inbox for SqliteInbox {
         if let Err(error) = self.admit(bytes) {
             return Acceptance::refused(error);
         }
-        let (answer, receiver) = oneshot::channel();
+        let (answer, acceptance) = Acceptance::waiting();
         let incoming = Incoming {
             new: event,
             bytes,
             answer,
         };
         match self.queue.try_send(Message::Accept(incoming)) {
-            Ok(()) => Acceptance::waiting(receiver),
+            Ok(()) => acceptance,
             Err(_) => {
                 self.leave(bytes);
                 Acceptance::refused(self.shared.open().err().unwrap_or(InboxError::Busy))
