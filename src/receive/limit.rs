@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::answer::Refusal;
 use super::settings::{Limits, Quota};
 use connections::Connections;
-pub(super) use connections::{ConnectionLimit, Place, Seat};
+pub(super) use connections::{ConnectionLimit, Place, Seat, Working};
 use failures::Failures;
 use room::Room;
 pub(super) use room::{Ceiling, Share};

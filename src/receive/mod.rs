@@ -29,17 +29,19 @@ pub mod settings;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
 use crate::clock::Clock;
-use crate::event::{DedupHashKey, RouteName, Seq};
-use crate::inbox::{Accepted, Inbox, ProxyMark};
+use crate::event::{DedupHashKey, RouteName, Seq, Timestamp};
+use crate::inbox::{Acceptance, Accepted, Inbox, ProxyMark};
 use crate::keys::KeyCache;
 use crate::provider::handshake::Handshake;
 use crate::secret::SecretText;
@@ -50,11 +52,11 @@ use answer::{Answer, Refusal};
 use body::{BodyBudget, BodySource};
 use date::HttpDate;
 use head::Head;
-use limit::{Ceiling, Limiter, Place, SPENT_BODY_TIMEOUT, Standing};
+use limit::{Ceiling, Limiter, Place, SPENT_BODY_TIMEOUT, Standing, Turn, Working};
 use origin::Origin;
 use relay::{Flights, Relay, Relayed};
 use route::{Match, Table};
-use settings::{Limits, Mode, Routes};
+use settings::{Limits, Mode, ProxyUpstream, Routes};
 
 pub use connection::Front;
 pub use route::folder_name;
@@ -138,6 +140,26 @@ struct Trace {
     event_id: Option<Box<str>>,
     seq: Option<Seq>,
     body_bytes: usize,
+}
+
+/// What is decided once the head was looked at.
+enum Looked {
+    Answered(Success),
+    Claims(verify::Claim),
+}
+
+/// What is decided once the signature was checked.
+enum Judged {
+    Answered(Success),
+    Genuine(verify::Verified),
+}
+
+/// Who has a verified event now.
+enum Handed<'l> {
+    /// The store.
+    Kept(Acceptance),
+    /// Somebody away from here, who is waited for.
+    Away(Pin<Box<dyn Future<Output = Result<Success, Refusal>> + Send + 'l>>),
 }
 
 /// How a request ended when it was not refused.
@@ -243,7 +265,8 @@ impl FrontDoor {
         answer
     }
 
-    /// The stages, in their order.
+    /// The stages, in their order. What one waits with is gone when the next begins: this future is made for each request, and the
+    /// allocator is slow beyond a kilobyte.
     async fn receive(
         &self,
         visit: Visit<'_>,
@@ -251,59 +274,133 @@ impl FrontDoor {
         body: &mut dyn BodySource,
         trace: &mut Trace,
     ) -> Result<Success, Refusal> {
-        let Visit {
-            limits,
-            head,
-            origin,
-            place,
-        } = visit;
-        let mut work = place.work();
+        let work = visit.place.work();
         let standing = self.standing(visit);
-        let mut turn = self.limiter.turn(origin.client, standing).await?;
+        let turn = self.limiter.turn(visit.origin.client, standing).await?;
         let matched = matched.as_ref().map_err(Refusal::clone)?;
-        let entry = &matched.entry;
-        let asked = handshake::in_head(matched, head);
-        let challenge = handshake::challenge(matched, head, self.clock.now());
-        entry.admit(head, origin, asked.is_some() || challenge.is_some())?;
-        let charged = |refusal| self.charge(refusal, visit);
-        if let Some(asked) = asked {
-            return self.shake(matched, visit, &[], asked).map_err(charged);
-        }
-        if let Some(answer) = challenge {
-            self.limiter.handshake(origin.client)?;
-            return Ok(shaken(answer, "challenge"));
-        }
-        let claim = verify::claim(matched, head).map_err(|error| charged(Refusal::Signature(error)))?;
+        let claim = match self.look(visit, matched)? {
+            Looked::Answered(success) => return Ok(success),
+            Looked::Claims(claim) => claim,
+        };
         let is_here = body.is_here();
         let standing = match is_here {
             true => standing,
-            false => self.limiter.recall(origin.client, standing),
+            false => self.limiter.recall(visit.origin.client, standing),
         };
-        let mut budget = self.budget(visit, entry, standing)?;
-        let raw = if is_here {
-            match body.take_here(&mut budget) {
-                Some(raw) => raw,
-                None => body.read(&mut budget).await?,
-            }
+        let mut budget = self.budget(visit, &matched.entry, standing)?;
+        let here = if is_here {
+            body.take_here(&mut budget)
         } else {
-            // While its sender takes its time, others have their turn, and it may be told to go.
-            drop((work, turn));
-            let raw = body.read(&mut budget).await?;
-            work = place.work();
-            turn = self.limiter.turn(origin.client, standing).await?;
-            raw
+            None
+        };
+        let (raw, work, turn) = match here {
+            Some(raw) => (raw, work, turn),
+            None => {
+                let held = is_here.then_some((work, turn));
+                Box::pin(self.read(visit, body, &mut budget, standing, held)).await?
+            }
         };
         trace.body_bytes = raw.len();
         let received_at = self.clock.now();
-        let check = match verify::is_large(&raw) {
+        let entry = &matched.entry;
+        let copy = (entry.asks_in_bodies || entry.quarantine.is_some()).then(|| raw.clone());
+        let verified = match verify::must_wait(matched, &raw) {
+            true => Box::pin(self.verify(visit, matched, claim, raw, received_at)).await,
+            false => verify::verify_now(matched, visit.head, claim, raw, received_at),
+        };
+        let verified = match self.judge(visit, matched, verified, copy, received_at)? {
+            Judged::Answered(success) => return Ok(success),
+            Judged::Genuine(verified) => verified,
+        };
+        // Waiting for the disk takes no turn from others.
+        drop(turn);
+        let done = match self.hand_over(visit, matched, verified, received_at, trace)? {
+            Handed::Kept(acceptance) => {
+                let accepted = record::recorded(acceptance, visit.limits.answer_timeout).await;
+                accepted.map(|accepted| recorded(&matched.entry, accepted, trace))
+            }
+            Handed::Away(answered) => answered.await,
+        };
+        drop((work, budget));
+        done
+    }
+
+    /// What the head alone decides.
+    fn look(&self, visit: Visit<'_>, matched: &Match) -> Result<Looked, Refusal> {
+        let Visit { head, origin, .. } = visit;
+        let asked = handshake::in_head(matched, head);
+        let challenge = handshake::challenge(matched, head, self.clock.now());
+        matched
+            .entry
+            .admit(head, origin, asked.is_some() || challenge.is_some())?;
+        if let Some(asked) = asked {
+            let shaken = self.shake(matched, visit, &[], asked);
+            return shaken
+                .map(Looked::Answered)
+                .map_err(|refusal| self.charge(refusal, visit));
+        }
+        if let Some(answer) = challenge {
+            self.limiter.handshake(origin.client)?;
+            return Ok(Looked::Answered(shaken(answer, "challenge")));
+        }
+        verify::claim(matched, head)
+            .map(Looked::Claims)
+            .map_err(|error| self.charge(Refusal::Signature(error), visit))
+    }
+
+    /// The body of a sender who takes its time; `held` is held meanwhile.
+    async fn read<'l>(
+        &'l self,
+        visit: Visit<'l>,
+        body: &mut dyn BodySource,
+        budget: &mut BodyBudget,
+        standing: Standing,
+        held: Option<(Working<'l>, Turn<'l>)>,
+    ) -> Result<(Bytes, Working<'l>, Turn<'l>), Refusal> {
+        // Without a turn others have theirs, and it may be told to go.
+        let raw = body.read(budget).await?;
+        if let Some((work, turn)) = held {
+            return Ok((raw, work, turn));
+        }
+        let work = visit.place.work();
+        let turn = self.limiter.turn(visit.origin.client, standing).await?;
+        Ok((raw, work, turn))
+    }
+
+    /// Checks a signature that takes its time.
+    async fn verify(
+        &self,
+        visit: Visit<'_>,
+        matched: &Match,
+        claim: verify::Claim,
+        raw: Bytes,
+        received_at: Timestamp,
+    ) -> Result<verify::Verified, Refusal> {
+        let _check = match verify::is_large(&raw) {
             true => self.limiter.large_check().await,
             false => None,
         };
-        let copy = (entry.asks_in_bodies || entry.quarantine.is_some()).then(|| raw.clone());
-        let verified = verify::verify(matched, head, claim, raw, received_at, &self.keys).await;
+        verify::verify(matched, visit.head, claim, raw, received_at, &self.keys).await
+    }
+
+    /// What follows from the check of a signature. `copy` is the body, where it is asked for without one.
+    fn judge(
+        &self,
+        visit: Visit<'_>,
+        matched: &Match,
+        verified: Result<verify::Verified, Refusal>,
+        copy: Option<Bytes>,
+        received_at: Timestamp,
+    ) -> Result<Judged, Refusal> {
+        let Visit {
+            head, origin, place, ..
+        } = visit;
+        let entry = &matched.entry;
+        let charged = |refusal| self.charge(refusal, visit);
         if let (Some(raw), true) = (copy, is_unsigned(&verified)) {
             if let Some(asked) = handshake::in_body(matched, head, &raw, false) {
-                return self.shake(matched, visit, &raw, asked).map_err(charged);
+                let shaken = self.shake(matched, visit, &raw, asked);
+                return shaken.map(Judged::Answered).map_err(charged);
             }
             if let (Some(quarantine), true) = (&entry.quarantine, is_refused(&verified)) {
                 quarantine.keep(head, &entry.route.credentials, raw, received_at);
@@ -312,8 +409,7 @@ impl FrontDoor {
         let verified = verified.map_err(charged)?;
         handshake::refuse_signed_tokens(matched, &verified.body)
             .map_err(|error| charged(Refusal::Signature(error)))?;
-        // From here on the sender is genuine; waiting for the disk takes no turn from others.
-        drop((turn, check));
+        // From here on the sender is genuine.
         if verified.verified && (place.prove() || origin.peer_trusted) {
             self.limiter.remember(origin.client);
         }
@@ -321,23 +417,49 @@ impl FrontDoor {
         if verified.secret.is_some()
             && let Some(asked) = handshake::in_body(matched, head, &verified.body, true)
         {
-            return self.shake(matched, visit, &verified.body, asked);
+            let shaken = self.shake(matched, visit, &verified.body, asked);
+            return shaken.map(Judged::Answered);
         }
+        Ok(Judged::Genuine(verified))
+    }
+
+    /// Hands a verified event to the store, or to the app.
+    fn hand_over<'l>(
+        &'l self,
+        visit: Visit<'l>,
+        matched: &'l Match,
+        verified: verify::Verified,
+        received_at: Timestamp,
+        trace: &mut Trace,
+    ) -> Result<Handed<'l>, Refusal> {
+        let Visit { head, origin, .. } = visit;
+        let entry = &matched.entry;
         if verified.verified
             && let Some(url) = handshake::confirmation(matched, head, &verified.body)
         {
-            let visit = self.keys.visit(&url).await;
-            visit.map_err(|error| Refusal::NoKeys(error.to_string().into()))?;
-            return Ok(shaken(entry.accepted.clone(), "subscription confirmed"));
+            return Ok(Handed::Away(Box::pin(async move {
+                let visit = self.keys.visit(&url).await;
+                visit.map_err(|error| Refusal::NoKeys(error.to_string().into()))?;
+                Ok(shaken(entry.accepted.clone(), "subscription confirmed"))
+            })));
         }
         let identified = identify::identify(matched, head, origin, verified, received_at, &self.hash_key)?;
         trace.event_id.clone_from(&identified.event.event_id);
         if let Some(pace) = &entry.pace {
             pace.charge()?;
         }
-        let done = self.keep(limits, entry, identified, trace).await;
-        drop(work);
-        done
+        match (&entry.route.mode, &self.inbox) {
+            (Mode::Queue { wants }, Some(inbox)) => {
+                let kept = record::record(&**inbox, wants, entry.for_all.as_ref(), identified);
+                Ok(Handed::Kept(kept))
+            }
+            // A queue route without a store is refused by the configuration.
+            (Mode::Queue { .. }, None) => Err(Refusal::Internal),
+            (Mode::Proxy(upstream), _) => {
+                let relayed = self.relay(entry, upstream, identified);
+                Ok(Handed::Away(Box::pin(relayed)))
+            }
+        }
     }
 
     /// Answers a handshake.
@@ -406,42 +528,24 @@ impl FrontDoor {
         )
     }
 
-    /// A verified event: kept, or relayed.
-    async fn keep(
+    /// Relays a verified event.
+    async fn relay(
         &self,
-        limits: &Limits,
         entry: &route::Entry,
+        upstream: &ProxyUpstream,
         identified: identify::Identified,
-        trace: &mut Trace,
     ) -> Result<Success, Refusal> {
-        match (&entry.route.mode, &self.inbox) {
-            (Mode::Queue { wants }, Some(inbox)) => {
-                let accepted = record::record(
-                    &**inbox,
-                    wants,
-                    entry.for_all.as_ref(),
-                    identified,
-                    limits.answer_timeout,
-                )
-                .await?;
-                Ok(recorded(entry, accepted, trace))
-            }
-            // A queue route without a store is refused by the configuration.
-            (Mode::Queue { .. }, None) => Err(Refusal::Internal),
-            (Mode::Proxy(upstream), inbox) => {
-                let relay = Relay {
-                    flights: &self.flights,
-                    client: &self.client,
-                    inbox: inbox.as_deref(),
-                    clock: &*self.clock,
-                    upstream,
-                };
-                let relayed_as = relay::relay(relay, &identified).await?;
-                // As with requests to the app: answers that are ready together go together.
-                yield_now().await;
-                Ok(relayed(entry, relayed_as))
-            }
-        }
+        let relay = Relay {
+            flights: &self.flights,
+            client: &self.client,
+            inbox: self.inbox.as_deref(),
+            clock: &*self.clock,
+            upstream,
+        };
+        let relayed_as = relay::relay(relay, &identified).await?;
+        // As with requests to the app: answers that are ready together go together.
+        yield_now().await;
+        Ok(relayed(entry, relayed_as))
     }
 
     /// Charges a failed verification to the address; one that has spent its budget is told 429.

@@ -7,19 +7,15 @@ use super::answer::Refusal;
 use super::identify::Identified;
 use super::settings::Want;
 use crate::event::UpstreamName;
-use crate::inbox::{Accepted, Inbox, NewEvent};
+use crate::inbox::{Acceptance, Accepted, Inbox, NewEvent};
 
-/// Makes the event durable, or finds it so.
-///
-/// `for_all` is what [`for_all`] makes of `wants`. A commit that does not end within `patience` is answered as refused; if
-/// it lands later, the sender's retry finds it and is a duplicate.
-pub(super) async fn record(
+/// Hands the event over to be made durable. `for_all` is what [`for_all`] makes of `wants`.
+pub(super) fn record(
     inbox: &dyn Inbox,
     wants: &[Want],
     for_all: Option<&Arc<[UpstreamName]>>,
     identified: Identified,
-    patience: Duration,
-) -> Result<Accepted, Refusal> {
+) -> Acceptance {
     let Identified {
         event,
         dedup_key,
@@ -31,13 +27,18 @@ pub(super) async fn record(
         Some(all) => all.clone(),
         None => wanting(wants, event.event_type.as_deref()),
     };
-    let acceptance = inbox.accept(NewEvent {
+    inbox.accept(NewEvent {
         event: Arc::new(event),
         dedup_key,
         key_kind,
         dedup_window,
         upstreams,
-    });
+    })
+}
+
+/// Waits until the event is durable, or found so. A commit that does not end within `patience` is answered as refused; if it
+/// lands later, the sender's retry finds it and is a duplicate.
+pub(super) async fn recorded(acceptance: Acceptance, patience: Duration) -> Result<Accepted, Refusal> {
     match tokio::time::timeout(patience, acceptance).await {
         Ok(Ok(accepted)) => Ok(accepted),
         Ok(Err(error)) => Err(Refusal::Store(error)),

@@ -99,6 +99,11 @@ pub(super) fn is_large(body: &Bytes) -> bool {
     body.len() > INLINE_BYTES_MAX
 }
 
+/// Whether the check waits for something: for keys that are published, or for another thread.
+pub(super) fn must_wait(matched: &Match, body: &Bytes) -> bool {
+    matched.entry.fetches_keys || is_large(body)
+}
+
 /// Checks the claim against the body.
 pub(super) async fn verify(
     matched: &Match,
@@ -108,17 +113,32 @@ pub(super) async fn verify(
     now: Timestamp,
     keys: &KeyCache,
 ) -> Result<Verified, Refusal> {
-    let (checked, enforce) = match (claim, &matched.entry.route.verify) {
-        (Claim::Signed(claims), Verify::Signature { enforce, .. }) => {
-            match check(matched, head, claims, &body, now, keys).await {
-                Ok(checked) => (checked, *enforce),
-                // What a route that only watches lets through does not wait for keys.
-                Err(Refusal::NoKeys(_)) if !enforce => (Err(SignatureError::NoKeys), false),
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        (Claim::Unusable(error), Verify::Signature { enforce, .. }) => (Err(error), *enforce),
-        _ => {
+    let claims = match claim {
+        Claim::Signed(claims) if must_wait(matched, &body) => claims,
+        claim => return verify_now(matched, head, claim, body, now),
+    };
+    let checked = match matched.entry.fetches_keys {
+        true => check_fetched(matched, head, &claims, &body, now, keys).await,
+        false => check_apart(matched, head, claims, &body, now).await,
+    };
+    match checked {
+        Ok(checked) => decide(matched, checked, body),
+        // What a route that only watches lets through does not wait for keys.
+        Err(Refusal::NoKeys(_)) if !enforces(matched) => decide(matched, Err(SignatureError::NoKeys), body),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// The same where nothing is waited for.
+pub(super) fn verify_now(
+    matched: &Match,
+    head: &Head,
+    claim: Claim,
+    body: Bytes,
+    now: Timestamp,
+) -> Result<Verified, Refusal> {
+    let checked = match claim {
+        Claim::Nothing => {
             return Ok(Verified {
                 verified: false,
                 secret: None,
@@ -126,7 +146,25 @@ pub(super) async fn verify(
                 body,
             });
         }
+        Claim::Unusable(error) => Err(error),
+        Claim::Signed(claims) => check_now(&matched.entry, &claims, &request(matched, head, &body), now),
     };
+    decide(matched, checked, body)
+}
+
+/// Whether a route refuses what is not signed.
+fn enforces(matched: &Match) -> bool {
+    let verify = &matched.entry.route.verify;
+    matches!(verify, Verify::Signature { enforce, .. } if *enforce)
+}
+
+/// What a route makes of a check.
+fn decide(
+    matched: &Match,
+    checked: Result<SecretName, SignatureError>,
+    body: Bytes,
+) -> Result<Verified, Refusal> {
+    let enforce = enforces(matched);
     match checked {
         Ok(secret) => Ok(Verified {
             verified: enforce,
@@ -159,23 +197,16 @@ struct Owned {
     body: Bytes,
 }
 
-async fn check(
+/// Checks a large body on a thread that serves nobody else meanwhile.
+async fn check_apart(
     matched: &Match,
     head: &Head,
     claims: Claims,
     body: &Bytes,
     now: Timestamp,
-    keys: &KeyCache,
 ) -> Result<Result<SecretName, SignatureError>, Refusal> {
-    let entry = &matched.entry;
-    if entry.fetches_keys {
-        return check_fetched(matched, head, &claims, body, now, keys).await;
-    }
-    if !is_large(body) {
-        return Ok(check_now(entry, &claims, &request(matched, head, body), now));
-    }
     let owned = Owned {
-        entry: entry.clone(),
+        entry: matched.entry.clone(),
         path_rest: matched.path_rest.clone(),
         method: head.method.clone(),
         query: head.query.clone(),

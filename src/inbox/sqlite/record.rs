@@ -138,15 +138,36 @@ impl<'a> Columns<'a> {
         weight(length(self.head_bytes), length(self.body_bytes))
     }
 
-    /// Runs `insert`, which is [`INSERT`], for a row whose headers and body are at `place`; `None`: in `payload`.
+    /// Runs `insert`, which is [`INSERT`], for a row whose headers and body are at `place`; `None`: in `payload`. `before` is the
+    /// row that the statement has run for, whose values it still has: neighbours have most of theirs in common.
     pub(super) fn insert(
         &self,
         insert: &mut CachedStatement<'_>,
         place: Option<Place>,
+        before: Option<(&Self, Option<Place>)>,
     ) -> rusqlite::Result<()> {
+        let numbers = self.bound_numbers(place);
+        let known = before.map(|(columns, place)| columns.bound_numbers(place));
+        for (at, number) in numbers.iter().enumerate() {
+            if known.as_ref().and_then(|known| known.get(at)) != Some(number) {
+                insert.raw_bind_parameter(1 + at, number)?;
+            }
+        }
+        insert.raw_bind_parameter(16, &self.body_hash[..])?;
+        insert.raw_bind_parameter(17, self.dedup_key.as_ref().map(|key| &key[..]))?;
+        for (at, text) in self.texts.iter().enumerate() {
+            if before.and_then(|(columns, _)| columns.texts.get(at)) != Some(text) {
+                insert.raw_bind_parameter(18 + at, text)?;
+            }
+        }
+        insert.raw_execute().map(drop)
+    }
+
+    /// The numbers of the row, as [`INSERT`] has them.
+    fn bound_numbers(&self, place: Option<Place>) -> [i64; 15] {
         let (segment, offset, head_bytes) =
             place.map_or((0, 0, 0), |place| (place.segment, place.offset, place.head_bytes));
-        let numbers = [
+        [
             self.seq,
             self.route,
             self.state,
@@ -162,16 +183,7 @@ impl<'a> Columns<'a> {
             segment,
             offset,
             head_bytes,
-        ];
-        for (parameter, number) in (1..).zip(numbers) {
-            insert.raw_bind_parameter(parameter, number)?;
-        }
-        insert.raw_bind_parameter(16, &self.body_hash[..])?;
-        insert.raw_bind_parameter(17, self.dedup_key.as_ref().map(|key| &key[..]))?;
-        for (parameter, text) in (18..).zip(self.texts) {
-            insert.raw_bind_parameter(parameter, text)?;
-        }
-        insert.raw_execute().map(drop)
+        ]
     }
 }
 
@@ -322,6 +334,59 @@ mod tests {
         let mut written = Vec::new();
         without.write(&mut written);
         assert_eq!(Columns::read(&written), Some(without));
+    }
+
+    #[test]
+    fn a_row_that_has_much_in_common_with_the_one_before_is_its_own() {
+        use super::super::schema;
+        use rusqlite::{Connection, types::Value};
+        let same = columns(BODY);
+        let place = |offset| {
+            Some(Place {
+                segment: 3,
+                offset,
+                head_bytes: same.head_bytes,
+            })
+        };
+        let (mut other, mut less) = (same, same);
+        other.numbers().into_iter().for_each(|number| *number = 77);
+        other.body_hash = [1; 16];
+        other.texts = [Some("x"); TEXTS];
+        less.dedup_key = None;
+        less.texts = [None; TEXTS];
+        for name in [2, 3, 4, 6, 7] {
+            less.texts[name] = Some("");
+        }
+        let rows = [
+            (same, place(1)),
+            (same, place(2)),
+            (other, place(3)),
+            (same, None),
+            (less, None),
+            (less, place(9)),
+            (other, place(3)),
+        ];
+        let kept = |with_before: bool| {
+            let conn = Connection::open_in_memory().unwrap();
+            conn.execute_batch(&schema::sql_of("event").unwrap()).unwrap();
+            let mut insert = conn.prepare_cached(INSERT).unwrap();
+            let mut before = None;
+            for (seq, (columns, place)) in (1..).zip(rows) {
+                let columns = Columns { seq, ..columns };
+                let known = before.as_ref().map(|(columns, place)| (columns, *place));
+                columns
+                    .insert(&mut insert, place, known.filter(|_| with_before))
+                    .unwrap();
+                before = Some((columns, place));
+            }
+            let mut all = conn.prepare("SELECT * FROM event ORDER BY seq").unwrap();
+            let count = all.column_count();
+            let values = |row: &rusqlite::Row<'_>| (0..count).map(|at| row.get::<_, Value>(at)).collect();
+            let found: Result<Vec<Vec<Value>>, _> = all.query_map([], |row| values(row)).unwrap().collect();
+            found.unwrap()
+        };
+        assert_eq!(kept(true).len(), rows.len());
+        assert_eq!(kept(true), kept(false));
     }
 
     #[test]

@@ -328,7 +328,7 @@ fn insert(
         // One that has a row was counted with it.
         let is_new = !has_row(&tx, columns.seq)?;
         if is_new {
-            columns.insert(&mut tx.prepare_cached(record::INSERT)?, Some(place))?;
+            columns.insert(&mut tx.prepare_cached(record::INSERT)?, Some(place), None)?;
         }
         let bytes = Change::of_event(columns.head_bytes + columns.body_bytes);
         change.add(Change {

@@ -97,7 +97,7 @@ impl Row<'_> {
             return Ok(());
         }
         let mut insert = tx.conn.prepare_cached(record::INSERT)?;
-        columns.insert(&mut insert, None)?;
+        columns.insert(&mut insert, None, None)?;
         self.insert_payload(tx)
     }
 

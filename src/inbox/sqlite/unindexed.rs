@@ -136,9 +136,13 @@ impl Unindexed {
             return Ok(());
         }
         let mut insert = conn.prepare_cached(record::INSERT)?;
+        let mut before = None;
         for (index, row) in self.rows.iter().enumerate().skip(self.inserted) {
             if let Some(columns) = self.columns_at(index) {
-                columns.insert(&mut insert, Some(row.place))?;
+                let place = Some(row.place);
+                let known = before.as_ref().map(|(columns, place)| (columns, *place));
+                columns.insert(&mut insert, place, known)?;
+                before = Some((columns, place));
             }
         }
         self.inserted = self.rows.len();
