@@ -124,6 +124,8 @@ impl Committer {
     /// Runs until the store is closed or fails. Every event that was queued has its answer then.
     pub(super) fn run(mut self, queue: &Receiver<Message>) {
         let failed = self.work(queue).is_err();
+        // Those whose events were committed know it before anybody hears of the end.
+        self.told = None;
         let last = if failed {
             self.shared.failure()
         } else {
