@@ -105,18 +105,10 @@ impl Drop for Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::task::{Wake, Waker};
-
-    struct Nobody;
-
-    impl Wake for Nobody {
-        fn wake(self: Arc<Self>) {}
-    }
+    use std::task::Waker;
 
     fn poll(acceptance: &mut Acceptance) -> Option<Verdict> {
-        let waker = Waker::from(Arc::new(Nobody));
-        match Pin::new(acceptance).poll(&mut Context::from_waker(&waker)) {
+        match Pin::new(acceptance).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(verdict) => Some(verdict),
             Poll::Pending => None,
         }
