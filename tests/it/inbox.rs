@@ -8,6 +8,7 @@
     reason = "a helper that fails fails its test"
 )]
 
+mod bursts;
 mod damage;
 mod limits;
 mod repeats;

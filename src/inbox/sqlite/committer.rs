@@ -280,6 +280,8 @@ impl Committer {
         // So that a start after a crash has few events to count.
         let count_at = self.counted_at.saturating_add(COUNT_EVERY);
         let settles = self.settles.len().min(SETTLES_MAX);
+        // Not where a copying of the log would have to wait for it.
+        let may_write_ahead = !self.log_grew && !self.is_held();
         let mut replay = if write { self.replays.pop_front() } else { None };
         let before = replay
             .as_ref()
@@ -292,6 +294,7 @@ impl Committer {
             |tx| {
                 let mut left = room;
                 let first = tx.next_seq;
+                tx.may_write_ahead = may_write_ahead;
                 let mut answers = Vec::with_capacity(events.len());
                 tx.is_awaited = true;
                 for incoming in &events {

@@ -59,9 +59,11 @@ pub(super) struct Keys {
     filter: KeyFilter,
     /// What the open transaction changed, last first to be undone.
     changes: Vec<Change>,
-    /// Events since the last merge that was committed, and whether the open transaction has merged.
+    /// Events since the last merge that was committed, and keys that were merged for them.
     came: usize,
-    merged: bool,
+    merged: usize,
+    /// The open transaction merges all that is due.
+    merges: bool,
 }
 
 /// A generation on its way into the table.
@@ -100,7 +102,8 @@ impl Keys {
             filter: KeyFilter::new(),
             changes: Vec::new(),
             came: 0,
-            merged: false,
+            merged: 0,
+            merges: false,
         };
         let stored = schema::meta_number(conn, MERGED_TO)?.filter(|seq| *seq < next_seq);
         let from = stored.unwrap_or_else(|| next_seq.saturating_sub(READ_MAX).max(0));
@@ -209,14 +212,24 @@ impl Keys {
 
     /// Merges some keys for each event that has come since the last merge; how many those were.
     pub(super) fn merge(&mut self, conn: &Connection) -> Result<usize, TxError> {
-        let came = self.came;
+        self.merge_some(conn, usize::MAX)?;
+        self.merges = true;
+        Ok(self.came)
+    }
+
+    /// Merges up to `most` of these keys; whether more are to follow.
+    pub(super) fn merge_some(&mut self, conn: &Connection, most: usize) -> Result<bool, TxError> {
         let merging = &mut self.merging;
         let left = merging.order.get(merging.at..).unwrap_or_default();
-        if left.is_empty() || came == 0 {
-            self.merged = true;
-            return Ok(came);
+        let due = self
+            .came
+            .saturating_mul(MERGED_A_KEY)
+            .saturating_sub(self.merged)
+            .min(left.len());
+        let count = due.min(most);
+        if count == 0 {
+            return Ok(false);
         }
-        let count = left.len().min(came.saturating_mul(MERGED_A_KEY));
         let mut insert = conn.prepare_cached(
             "INSERT INTO dedup (key, seq) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = excluded.seq",
         )?;
@@ -228,11 +241,18 @@ impl Keys {
             }
         }
         merging.at += count;
+        self.merged += count;
         if merging.at == merging.order.len() {
             Self::set_merged_to(conn, merging.top)?;
         }
-        self.merged = true;
-        Ok(came)
+        Ok(count < due)
+    }
+
+    /// What was merged ahead is gone with its transaction.
+    pub(super) fn ahead_is_lost(&mut self) {
+        let merging = &mut self.merging;
+        self.merged = self.merged.saturating_sub(merging.at - merging.committed);
+        merging.at = merging.committed;
     }
 
     /// Reads up to `rows` of the table on, to know which places are free.
@@ -240,11 +260,14 @@ impl Keys {
         self.filter.read(conn, rows);
     }
 
-    /// The transaction is durable; `next_seq` is the number of the next event.
-    pub(super) fn committed(&mut self, next_seq: i64) {
+    /// The transaction is durable; `next_seq` is the number of the next event, and `written`: with what was merged.
+    pub(super) fn committed(&mut self, next_seq: i64, written: bool) {
         self.changes.clear();
-        if std::mem::take(&mut self.merged) {
-            self.came = 0;
+        if !written {
+            return;
+        }
+        if std::mem::take(&mut self.merges) {
+            (self.came, self.merged) = (0, 0);
         }
         self.merging.committed = self.merging.at;
         if self.merging.at < self.merging.order.len() || self.recent.len() < self.generation {
@@ -265,8 +288,8 @@ impl Keys {
 
     /// Nothing of the transaction is left.
     pub(super) fn rolled_back(&mut self) {
-        self.merged = false;
-        self.merging.at = self.merging.committed;
+        self.merges = false;
+        self.ahead_is_lost();
         while let Some(change) = self.changes.pop() {
             let keys = self.map(change.in_merging);
             match change.before {
@@ -331,7 +354,7 @@ mod tests {
             self.keys.merge(&self.conn).unwrap();
             self.keys.learn(&self.conn, 3);
             self.next += 1;
-            self.keys.committed(self.next);
+            self.keys.committed(self.next, true);
             seq
         }
 
@@ -486,7 +509,7 @@ mod tests {
         assert_eq!(store.holder(1), Some(1));
         // What is committed stays.
         store.write(900, key(old.cast_unsigned() << 32, 0));
-        store.keys.committed(store.next);
+        store.keys.committed(store.next, true);
         store.keys.rolled_back();
         assert_eq!(store.holder(old), Some(900));
     }
@@ -509,7 +532,7 @@ mod tests {
                     .keys
                     .forget(&store.conn, &key(n.cast_unsigned() << 32, 0), n)
                     .unwrap();
-                store.keys.committed(store.next);
+                store.keys.committed(store.next, true);
                 assert_eq!(store.holder(n), None, "{n} of {events}");
                 store
                     .conn

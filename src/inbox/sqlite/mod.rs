@@ -2,10 +2,11 @@
 //!
 //! `open` (`place`, `connect`, `log`, `upgrade`, `recover`, `recount`) finds everything that can be wrong; `committer` is the
 //! one thread that writes (`transaction`, `accept`, `replay`, `prune`): events as a `record` in `segments` first and as rows
-//! later (`unindexed`), with recent dedup keys in `keys`;
+//! later (`unindexed`, `ahead`), with recent dedup keys in `keys`;
 //! `lane` holds what is in memory of one target; `load` reads events back, and `seal` tells whether they are what was kept.
 
 mod accept;
+mod ahead;
 mod bodies;
 mod committer;
 mod conflict;
@@ -32,6 +33,7 @@ mod schema;
 mod seal;
 mod segments;
 mod state;
+mod syncer;
 mod transaction;
 mod unindexed;
 mod upgrade;

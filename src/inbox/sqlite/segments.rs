@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -18,6 +19,7 @@ use super::open::OpenError;
 use super::place::{self, Known};
 use super::record::{self, RecordKey};
 use super::schema::as_i64;
+use super::syncer::Syncer;
 use super::transaction::TxError;
 
 /// What a record takes besides headers and body, about.
@@ -53,6 +55,7 @@ pub(super) struct Segments {
     wrote: bool,
     unsynced: bool,
     cooling: Option<Cooling>,
+    syncer: Syncer,
 }
 
 /// The file before the current one: the system still holds copies of its pages, for deliveries that are late. They are given back
@@ -60,7 +63,7 @@ pub(super) struct Segments {
 #[derive(Debug)]
 struct Cooling {
     segment: i64,
-    file: File,
+    file: Arc<File>,
     /// Up to where they were given back.
     to: u64,
 }
@@ -91,7 +94,7 @@ fn give_back(_: &File, _: u64, _: u64) {}
 #[derive(Debug)]
 struct Current {
     segment: i64,
-    file: File,
+    file: Arc<File>,
     known: Known,
     /// Up to where a committed transaction has written, and up to where this one has, or will.
     committed: u64,
@@ -199,6 +202,7 @@ impl Segments {
             wrote: false,
             unsynced: false,
             cooling: None,
+            syncer: Syncer::start().map_err(io)?,
         })
     }
 
@@ -284,13 +288,20 @@ impl Segments {
 
     /// Makes durable what the transaction has appended; whether there was anything.
     pub(super) fn sync(&mut self) -> Result<bool, TxError> {
+        self.sync_by(|_, file| file.sync_data())
+    }
+
+    /// As [`Segments::sync`], while which `work` is done as [`Syncer::sync`] does it.
+    pub(super) fn sync_beside(&mut self, work: impl FnMut() -> bool) -> Result<bool, TxError> {
+        self.sync_by(|syncer, file| syncer.sync(file, work))
+    }
+
+    fn sync_by(&mut self, sync: impl FnOnce(&Syncer, &Arc<File>) -> io::Result<()>) -> Result<bool, TxError> {
         self.write()?;
         let (Some(current), true) = (&self.current, self.unsynced) else {
             return Ok(false);
         };
-        current
-            .file
-            .sync_data()
+        sync(&self.syncer, &current.file)
             .map_err(|error| TxError::Final(format!("a sync of bodies failed: {error}")))?;
         // What was synced to a file that somebody removed is gone with us.
         current.known.check().map_err(TxError::Final)?;
@@ -391,7 +402,7 @@ impl Segments {
         self.sync_folder()?;
         Ok(Current {
             segment,
-            file,
+            file: Arc::new(file),
             known: Known::at(path).map_err(write_failed)?,
             committed: 0,
             end: 0,

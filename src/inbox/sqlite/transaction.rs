@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension};
 
+use super::ahead;
 use super::keys::Keys;
 use super::lane::Lane;
 use super::load::count_done;
@@ -106,6 +107,8 @@ pub(super) struct Transaction<'a> {
     writes: bool,
     /// Senders wait for what it does now.
     pub(super) is_awaited: bool,
+    /// What the next one will write to the database may be written while this one is synced.
+    pub(super) may_write_ahead: bool,
     /// Events of which every delivery is made, to be written by [`Transaction::close_delivered`].
     delivered: Vec<i64>,
     pub(super) cache: &'a mut Cache,
@@ -199,6 +202,7 @@ impl<'a> Transaction<'a> {
             statements: Statements::default(),
             writes: false,
             is_awaited: false,
+            may_write_ahead: false,
             delivered: Vec::new(),
             cache: &mut beside.cache,
             first_seq: *next_seq,
@@ -218,7 +222,7 @@ impl<'a> Transaction<'a> {
             Ok(done) => {
                 tx.segments.committed(tx.writes);
                 tx.unindexed.committed(tx.writes);
-                tx.keys.committed(tx.next_seq);
+                tx.keys.committed(tx.next_seq, tx.writes);
                 *next_seq = tx.next_seq;
                 if tx.writes {
                     shared.indexed_to.store(tx.next_seq, Ordering::Release);
@@ -258,7 +262,8 @@ impl<'a> Transaction<'a> {
 
     /// From here on the transaction writes to the database, in which every event has its row.
     pub(super) fn write(&mut self) -> Result<(), TxError> {
-        if !self.writes {
+        // With what was written ahead it has begun already.
+        if !self.writes && self.conn.is_autocommit() {
             let mut begin = self.conn.prepare_cached("BEGIN IMMEDIATE")?;
             if self.is_awaited {
                 self.conn.busy_timeout(schema::LOCKED_WAIT_FOR_EVENT)?;
@@ -268,8 +273,8 @@ impl<'a> Transaction<'a> {
             } else {
                 begin.execute([])?;
             }
-            self.writes = true;
         }
+        self.writes = true;
         self.unindexed.insert(self.conn)?;
         Ok(())
     }
@@ -296,7 +301,12 @@ impl<'a> Transaction<'a> {
 
     fn commit(&mut self) -> Result<(), TxError> {
         // Before the rows that name what it holds.
-        let synced = self.segments.sync()?;
+        let events = self.next_seq - self.first_seq;
+        let writes_ahead = self.may_write_ahead && !self.writes && ahead::is_worth_it(events, self.unindexed);
+        let synced = match writes_ahead {
+            true => ahead::sync(self.conn, self.segments, self.unindexed, self.keys)?,
+            false => self.segments.sync()?,
+        };
         if self.writes {
             self.write()?;
             self.unindexed.insert_repeats(self.conn)?;

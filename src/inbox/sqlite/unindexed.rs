@@ -10,8 +10,12 @@ use super::bodies::Place;
 use super::record::{self, Columns};
 use super::schema::state;
 
-/// Rows are written once this many wait.
+/// Rows are written once this many wait, besides those that are written ahead.
 const ROWS: usize = 256;
+/// Or this many with those. Each transaction is a sync, which those who come meanwhile wait for.
+const ROWS_WITH_AHEAD: usize = 4 * ROWS;
+/// Rows that are written ahead at once: some 20 microseconds. Tests of debug builds shall meet it all the time.
+const ROWS_AHEAD: usize = if cfg!(debug_assertions) { 2 } else { 16 };
 /// Or their columns, or repeats, take this many bytes.
 const COLUMNS_BYTES: usize = 1 << 20;
 /// More are not taken on: whoever comes next waits for a transaction.
@@ -26,7 +30,7 @@ pub(super) struct Unindexed {
     since: Option<Instant>,
     /// How many are durable; the others are the open transaction's.
     kept: usize,
-    /// How many have got their rows in the open transaction.
+    /// How many have got their rows in the open transaction of the database.
     inserted: usize,
     /// Events of which a repeat came.
     repeats: Vec<i64>,
@@ -48,7 +52,10 @@ struct Row {
 impl Unindexed {
     /// Whether rows should be written soon.
     pub(super) fn is_full(&self) -> bool {
-        self.rows.len() >= ROWS || self.columns.len() >= COLUMNS_BYTES || self.repeats.len() >= ROWS
+        self.rows.len() - self.inserted >= ROWS
+            || self.rows.len() >= ROWS_WITH_AHEAD
+            || self.columns.len() >= COLUMNS_BYTES
+            || self.repeats.len() >= ROWS
     }
 
     /// Whether no further event may come before rows are written.
@@ -132,12 +139,40 @@ impl Unindexed {
 
     /// Writes the rows of all that have none yet, in an open transaction.
     pub(super) fn insert(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        if self.inserted == self.rows.len() {
+        self.insert_to(conn, self.rows.len())
+    }
+
+    /// How many rows can be written before their transaction, up to [`ROWS_AHEAD`]: those of events that are durable and
+    /// delivered, which nothing will change before it.
+    fn ahead(&self) -> usize {
+        let kept = self.rows.get(self.inserted..self.kept).unwrap_or_default();
+        let delivered = kept.iter().take_while(|row| row.delivered_at.is_some());
+        delivered.take(ROWS_AHEAD).count()
+    }
+
+    /// Whether so many can be that it is worth it.
+    pub(super) fn has_ahead(&self) -> bool {
+        self.ahead() == ROWS_AHEAD
+    }
+
+    /// Writes some of them in an open transaction.
+    pub(super) fn insert_ahead(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        self.insert_to(conn, self.inserted + self.ahead())
+    }
+
+    /// The transaction of the rows that were written ahead is gone.
+    pub(super) fn ahead_is_lost(&mut self) {
+        self.inserted = 0;
+    }
+
+    fn insert_to(&mut self, conn: &Connection, to: usize) -> rusqlite::Result<()> {
+        if self.inserted == to {
             return Ok(());
         }
         let mut insert = conn.prepare_cached(record::INSERT)?;
         let mut before = None;
-        for (index, row) in self.rows.iter().enumerate().skip(self.inserted) {
+        let rows = self.rows.iter().enumerate().take(to);
+        for (index, row) in rows.skip(self.inserted) {
             if let Some(columns) = self.columns_at(index) {
                 let place = Some(row.place);
                 let known = before.as_ref().map(|(columns, place)| (columns, *place));
@@ -145,7 +180,7 @@ impl Unindexed {
                 before = Some((columns, place));
             }
         }
-        self.inserted = self.rows.len();
+        self.inserted = to;
         Ok(())
     }
 
@@ -164,8 +199,8 @@ impl Unindexed {
     /// What the open transaction has changed is durable; `indexed`: with rows.
     pub(super) fn committed(&mut self, indexed: bool) {
         self.closed.clear();
-        self.inserted = 0;
         if indexed {
+            self.inserted = 0;
             self.columns.clear();
             self.rows.clear();
             self.repeats.clear();
@@ -175,9 +210,9 @@ impl Unindexed {
         self.repeats_kept = self.repeats.len();
     }
 
-    /// Nothing of the open transaction is left.
+    /// Nothing of the open transaction is left, nor of what was written ahead.
     pub(super) fn rolled_back(&mut self) {
-        self.inserted = 0;
+        self.ahead_is_lost();
         for index in self.closed.drain(..) {
             if let Some(row) = self.rows.get_mut(index) {
                 row.delivered_at = None;

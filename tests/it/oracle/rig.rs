@@ -21,6 +21,8 @@ use crate::support::{App, Connection, Gateway, Launch, seed, wait_for};
 
 /// Load clients, each on one kept-alive connection.
 const CLIENTS: usize = 12;
+/// Or so many, of which that many wait for one sync that the gateway uses it for something else.
+const CROWD: usize = 64;
 /// A round's load lasts between these.
 const LOAD_MILLIS: std::ops::Range<u64> = 20..300;
 /// From SIGTERM to the loss.
@@ -204,6 +206,7 @@ impl Rig {
     fn end(&mut self, mut living: Living, loss: Loss, moment: Moment, met: Option<&'static str>) {
         let gateway = &mut living.gateway;
         let mut ended = gateway.has_ended();
+        let wrote_ahead = wrote_ahead(gateway.pid());
         match loss {
             // An answer on its way to a client still counts; one that would follow a sync under way is never written.
             Loss::Cut => gateway.freeze(),
@@ -227,6 +230,7 @@ impl Rig {
             (moment == Moment::Drain && !ended, "while draining"),
             (wal.in_commit(), "in a commit"),
             (wal.in_checkpoint(), "in a checkpoint"),
+            (wrote_ahead, "with rows written ahead"),
         ];
         for (_, what) in seen.into_iter().filter(|(met, _)| *met) {
             self.tally.met(what);
@@ -337,8 +341,9 @@ impl Rig {
     }
 
     fn clients(&mut self, living: &Living, work: Work) -> Load {
+        let crowd = work == Work::Mixed && self.rng.bool();
         Load::start(
-            CLIENTS,
+            if crowd { CROWD } else { CLIENTS },
             living.gateway.listen(),
             &self.ledger,
             work,
@@ -529,4 +534,21 @@ pub(super) fn metric(admin: SocketAddr, name: &str) -> Option<u64> {
         .map(|line| line.rsplit_once(' ')?.1.parse().ok());
     let values: Vec<u64> = values.collect::<Option<_>>()?;
     (!values.is_empty()).then(|| values.iter().sum())
+}
+
+/// Whether the gateway has had files synced by the thread that it does so with while it writes rows.
+fn wrote_ahead(pid: u32) -> bool {
+    /// To begin with it waits a few times.
+    const WAITS: u64 = 10;
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    tasks.flatten().any(|task| {
+        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let status = read("status");
+        let waited = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        read("comm").trim() == "sync" && waited.and_then(|count| count.trim().parse().ok()) > Some(WAITS)
+    })
 }
