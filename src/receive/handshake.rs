@@ -10,6 +10,7 @@ use super::head::Head;
 use super::route::Match;
 use super::settings::Verify;
 use super::verify::request;
+use crate::clock::Clock;
 use crate::event::{RouteName, Timestamp};
 use crate::provider::handshake::{Handshake, HandshakeError, Reply};
 use crate::provider::key::SchemeKey;
@@ -47,7 +48,7 @@ pub(super) fn in_body<'m>(
 }
 
 /// The answer to a challenge that only code can give.
-pub(super) fn challenge(matched: &Match, head: &Head, now: Timestamp) -> Option<Answer> {
+pub(super) fn challenge(matched: &Match, head: &Head, clock: &dyn Clock) -> Option<Answer> {
     let entry = &matched.entry;
     let Verify::Signature { proofs, .. } = &entry.route.verify else {
         return None;
@@ -56,7 +57,7 @@ pub(super) fn challenge(matched: &Match, head: &Head, now: Timestamp) -> Option<
         return None;
     }
     let request = request(matched, head, &[]);
-    let keys = keys(&entry.route.verify, now);
+    let keys = keys(&entry.route.verify, clock.now());
     let text = proofs
         .iter()
         .find_map(|proof| proof.scheme.challenge(&request, &keys))?;

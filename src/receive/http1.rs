@@ -3,6 +3,9 @@
 //! Our own reader, since a cap must hold while the header is read, not after it, and since what is refused must be
 //! judged on the bytes as sent.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -175,14 +178,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
             out.extend_from_slice(body);
         }
         let patience = WRITE_TIMEOUT + Duration::from_secs((body.len() / SLOWEST_READER) as u64);
-        let written = timeout(patience, async {
+        let mut write = pin!(async {
             self.stream.write_all(&out).await?;
             if apart {
                 self.stream.write_all(body).await?;
             }
             self.stream.flush().await
-        })
-        .await;
+        });
+        // Nearly every one is taken at once, without a look at the clock.
+        let written = match poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await {
+            Poll::Ready(written) => Ok(written),
+            Poll::Pending => timeout(patience, write.as_mut()).await,
+        };
         if out.capacity() <= READ_BYTES {
             self.out = out;
         }

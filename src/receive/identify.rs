@@ -40,7 +40,7 @@ pub(super) fn identify(
     if route.identify.whole && !identity.is_json {
         return Err(Refusal::NotJson);
     }
-    count(entry, &verified, identity.type_conflict);
+    count(entry, &verified, identity.type_conflict, received_at);
     let scope: &str = if route.dedup_by_path { path_rest } else { "" };
     let derive = |kind, value: &[u8]| DedupKey::derive(hash_key, kind, &route.name, scope, value);
     let (key_kind, dedup_key, dedup_window) = match &identity.id {
@@ -108,9 +108,9 @@ fn kept_query(query: Option<&str>, credentials: &[Box<str>]) -> Option<Box<str>>
     Some(kept)
 }
 
-fn count(entry: &Entry, verified: &Verified, type_conflict: bool) {
+fn count(entry: &Entry, verified: &Verified, type_conflict: bool, at: Timestamp) {
     if let Some(secret) = &verified.secret {
-        entry.meter.secret_matched(secret);
+        entry.meter.secret_matched(secret, at);
     }
     if let Some(reason) = verified.unverified_reason {
         entry.meter.unverified(reason);

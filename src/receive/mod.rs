@@ -329,7 +329,7 @@ impl FrontDoor {
     fn look(&self, visit: Visit<'_>, matched: &Match) -> Result<Looked, Refusal> {
         let Visit { head, origin, .. } = visit;
         let asked = handshake::in_head(matched, head);
-        let challenge = handshake::challenge(matched, head, self.clock.now());
+        let challenge = handshake::challenge(matched, head, &*self.clock);
         matched
             .entry
             .admit(head, origin, asked.is_some() || challenge.is_some())?;

@@ -115,14 +115,12 @@ impl RouteMeter {
         self.secret(secret);
     }
 
-    /// A secret of the route matched.
-    pub fn secret_matched(&self, secret: &SecretName) {
-        let inner = &*self.0;
+    /// A secret of the route matched, at the time `at`.
+    pub fn secret_matched(&self, secret: &SecretName, Timestamp(at): Timestamp) {
         let SecretMeter(meter) = self.secret(secret);
-        let now = inner.shared.clock.now().0;
         meter.matches.inc();
-        meter.last_match.set(now / 1000);
-        meter.last_used.store(now, Ordering::Relaxed);
+        meter.last_match.set(at / 1000);
+        meter.last_used.store(at, Ordering::Relaxed);
     }
 
     /// Another secret has taken its place under the same name: what became of it is counted anew, but for the metrics.

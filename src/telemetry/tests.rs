@@ -103,10 +103,10 @@ fn each_secret_of_each_route_has_its_own_last_use() {
     let route = route(&telemetry);
     let other = telemetry.route(&RouteName::new("other"), &ProviderName::new("quantiv"));
     assert_eq!(route.secret_use(&new), SecretUse::default());
-    route.secret_matched(&old);
+    route.secret_matched(&old, clock.now());
     clock.advance(1500);
-    route.secret_matched(&new);
-    route.secret_matched(&new);
+    route.secret_matched(&new, clock.now());
+    route.secret_matched(&new, clock.now());
     let used = |matches, at| SecretUse {
         matches,
         last_used: Some(Timestamp(at)),
@@ -121,7 +121,7 @@ fn each_secret_of_each_route_has_its_own_last_use() {
     again.secret_replaced(&new);
     assert_eq!(again.secret_use(&new), SecretUse::default());
     clock.advance(1000);
-    route.secret_matched(&new);
+    route.secret_matched(&new, clock.now());
     assert_eq!(again.secret_use(&new), used(1, 1_795_223_702_623));
     assert_eq!(again.secret_use(&old), used(1, 1_795_223_700_123));
     assert!(
@@ -148,8 +148,8 @@ fn everything_that_happens_is_counted() {
     route.request_ended(request(RequestResult::Accepted));
     route.request_ended(request(RequestResult::BadSignature));
     telemetry.unrouted(request(RequestResult::UnknownRoute));
-    route.secret_matched(&SecretName::new("new"));
-    route.secret_matched(&SecretName::new("new"));
+    route.secret_matched(&SecretName::new("new"), clock.now());
+    route.secret_matched(&SecretName::new("new"), clock.now());
     route.secret_known(&SecretName::new("new"));
     route.secret_known(&SecretName::new("old"));
     route.unverified("verify_none");

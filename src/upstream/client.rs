@@ -201,9 +201,10 @@ impl Client {
         request: Request<'_>,
         limits: &Limits,
     ) -> Result<Answer, CallError> {
-        let whole_at = after(Instant::now(), limits.whole);
+        let now = Instant::now();
+        let whole_at = after(now, limits.whole);
         let mut outcome = None;
-        if let Some(connection) = self.pool.take(endpoint) {
+        if let Some(connection) = self.pool.take(endpoint, now) {
             outcome = Some(exchange(connection, request, limits, whole_at).await);
         }
         let outcome = match outcome {

@@ -49,14 +49,14 @@ impl Pool {
     }
 
     /// A kept connection that was open a moment ago.
-    pub(super) fn take(&self, endpoint: &Endpoint) -> Option<Connection> {
+    pub(super) fn take(&self, endpoint: &Endpoint, now: Instant) -> Option<Connection> {
         loop {
             // Sockets are looked at and closed outside the lock.
             let Idle {
                 mut connection,
                 until,
             } = self.lock().shelf(endpoint)?.idle.pop()?;
-            if until > Instant::now() && connection.is_quiet() {
+            if until > now && connection.is_quiet() {
                 return Some(connection);
             }
         }

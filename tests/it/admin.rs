@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hooklatch::admin::{self, AdminError, Settings, State};
 use hooklatch::cli::health;
-use hooklatch::clock::SystemClock;
+use hooklatch::clock::{Clock, SystemClock};
 use hooklatch::event::{ProviderName, RouteName, SecretName, Seq};
 use hooklatch::inbox::{Health, InboxError, Selection, Status};
 use hooklatch::secret::SecretText;
@@ -460,10 +460,10 @@ async fn secrets_are_told_by_name_use_and_time() {
         assert_eq!(answer.status, 200, "{answer:?}");
         serde_json::from_str::<serde_json::Value>(&answer.body).unwrap()
     };
-    meter.secret_matched(&SecretName::new("old"));
+    meter.secret_matched(&SecretName::new("old"), rig.clock.now());
     rig.clock.advance(HOUR_MILLIS);
-    meter.secret_matched(&SecretName::new("new"));
-    meter.secret_matched(&SecretName::new("new"));
+    meter.secret_matched(&SecretName::new("new"), rig.clock.now());
+    meter.secret_matched(&SecretName::new("new"), rig.clock.now());
     rig.clock.advance(180_000);
     let report = answer("/-/secrets").await;
     let expected = serde_json::json!({

@@ -123,7 +123,7 @@ mod tests {
                 let columns = Columns {
                     seq,
                     route: 1,
-                    texts: Columns::default().texts.map(|_| Some("x")),
+                    texts: Columns::default().texts.map(|_| Some(&b"x"[..])),
                     ..Columns::default()
                 };
                 self.unindexed.write(&columns);

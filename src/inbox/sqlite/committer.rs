@@ -13,11 +13,12 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::accept::{accept, held};
+use super::effects::Effects;
 use super::marks;
 use super::prune::{Pruned, Pruner};
 use super::replay;
 use super::state::{MARKS_MAX, Parking, Replay, Settle, Shared};
-use super::transaction::{Beside, Effects, Transaction, TxError};
+use super::transaction::{Beside, Transaction, TxError};
 use crate::inbox::answer::{Answer, Answers};
 use crate::inbox::{Accepted, InboxError, NewEvent, ProxyMark};
 

@@ -5,6 +5,7 @@
 //! or replayed, found by their due time. While there is a backlog the committer hands nothing over.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,9 +75,30 @@ pub(super) struct LaneState {
     /// A lower bound of the due times of rows that are not leased.
     next_due: Option<i64>,
     /// `None`: it was settled, and the commit is to come.
-    leases: HashMap<i64, Option<Lease>>,
+    leases: HashMap<i64, Option<Lease>, BuildHasherDefault<Numbers>>,
     /// A claim is reading the store: leases that ended since it began, which its snapshot may show as waiting.
     reading: Option<Vec<i64>>,
+}
+
+/// Numbers of events are our own: nobody can choose them so that they collide.
+#[derive(Debug, Default)]
+struct Numbers(u64);
+
+impl Hasher for Numbers {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_i64(i64::from(*byte));
+        }
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        // Neighbours shall differ in the first bits too, by which a map tells them apart.
+        self.0 = (self.0 ^ number.cast_unsigned()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
 }
 
 /// An event that waits for its first attempt.
@@ -305,13 +327,19 @@ impl Lane {
         self.notify.notify_waiters();
     }
 
-    /// The settlement of a lease was committed; `due` if a row waits.
-    pub(super) fn settled(&self, seq: i64, due: Option<i64>) {
+    /// The settlements of leases were committed, each with when its row is due, if one waits.
+    pub(super) fn settled(&self, leases: impl Iterator<Item = (i64, Option<i64>)>) {
         let mut state = self.lock();
-        state.end_lease(seq);
-        if let Some(due) = due {
-            state.next_due = Some(state.next_due.unwrap_or(NEVER).min(due));
-            drop(state);
+        let mut waits = false;
+        for (seq, due) in leases {
+            state.end_lease(seq);
+            if let Some(due) = due {
+                state.next_due = Some(state.next_due.unwrap_or(NEVER).min(due));
+                waits = true;
+            }
+        }
+        drop(state);
+        if waits {
             self.notify.notify_waiters();
         }
     }

@@ -11,6 +11,7 @@ mod bodies;
 mod committer;
 mod conflict;
 mod connect;
+mod effects;
 #[cfg(any(test, fuzzing))]
 mod in_memory;
 mod jumps;

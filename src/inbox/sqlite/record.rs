@@ -11,6 +11,7 @@
 //! ```
 
 use rusqlite::CachedStatement;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use twox_hash::XxHash3_64;
 
 use super::bodies::Place;
@@ -52,8 +53,8 @@ pub(super) struct Columns<'a> {
     pub(super) body_bytes: i64,
     pub(super) body_hash: [u8; 16],
     pub(super) dedup_key: Option<[u8; 16]>,
-    /// `event_id, event_type, provider, method, path_rest, query, host, client, secret, event_key, possible_duplicate_of`.
-    pub(super) texts: [Option<&'a str>; TEXTS],
+    /// `event_id, event_type, provider, method, path_rest, query, host, client, secret, event_key, possible_duplicate_of`, in UTF-8.
+    pub(super) texts: [Option<&'a [u8]>; TEXTS],
 }
 
 /// A record that was found in a file.
@@ -99,7 +100,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// Reads what [`Columns::write`] has written; `None` where these are other bytes.
+    /// Reads what [`Columns::write`] has written; `None` where these are other bytes. The texts are not looked into.
     pub(super) fn read(mut bytes: &'a [u8]) -> Option<Self> {
         let bytes = &mut bytes;
         let mut columns = Self::default();
@@ -114,7 +115,7 @@ impl<'a> Columns<'a> {
             if length != NO_TEXT {
                 let (found, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
                 *bytes = rest;
-                *text = Some(std::str::from_utf8(found).ok()?);
+                *text = Some(found);
             }
         }
         bytes.is_empty().then_some(columns)
@@ -123,13 +124,13 @@ impl<'a> Columns<'a> {
     /// The provider's id of the event.
     pub(super) fn event_id(&self) -> Option<&'a str> {
         let [event_id, ..] = self.texts;
-        event_id
+        std::str::from_utf8(event_id?).ok()
     }
 
     /// The key that the event is handed over with, where that is not derived.
     pub(super) fn event_key(&self) -> Option<&'a str> {
         let [.., event_key, _] = self.texts;
-        event_key
+        std::str::from_utf8(event_key?).ok()
     }
 
     /// What the event takes in the store, about.
@@ -157,6 +158,7 @@ impl<'a> Columns<'a> {
         insert.raw_bind_parameter(17, self.dedup_key.as_ref().map(|key| &key[..]))?;
         for (at, text) in self.texts.iter().enumerate() {
             if before.and_then(|(columns, _)| columns.texts.get(at)) != Some(text) {
+                let text = text.map(|text| ToSqlOutput::Borrowed(ValueRef::Text(text)));
                 insert.raw_bind_parameter(18 + at, text)?;
             }
         }
@@ -241,6 +243,8 @@ pub(super) fn at_start(bytes: &[u8], key: RecordKey) -> Option<Found<'_>> {
     let rest_bytes = body_at.checked_add(body_bytes)?;
     let body = rest.get(body_at..rest_bytes)?;
     let whole = key.check(rest.get(..body_at)?) == *check_of_rest && body_hash(body) == columns.body_hash;
+    let is_text = |text: &[u8]| std::str::from_utf8(text).is_ok();
+    let whole = whole && columns.texts.into_iter().flatten().all(is_text);
     whole.then_some(Found {
         batch,
         columns,
@@ -293,17 +297,17 @@ mod tests {
             body_hash: body_hash(body),
             dedup_key: Some([9; 16]),
             texts: [
-                Some("evt_1"),
+                Some(b"evt_1"),
                 None,
-                Some("quantiv"),
-                Some("POST"),
-                Some(""),
-                Some("a=\u{e9}"),
-                Some("hooks.example"),
-                Some("192.0.2.1"),
+                Some(b"quantiv"),
+                Some(b"POST"),
+                Some(b""),
+                Some("a=\u{e9}".as_bytes()),
+                Some(b"hooks.example"),
+                Some(b"192.0.2.1"),
                 None,
                 None,
-                Some("k"),
+                Some(b"k"),
             ],
         }
     }
@@ -351,11 +355,11 @@ mod tests {
         let (mut other, mut less) = (same, same);
         other.numbers().into_iter().for_each(|number| *number = 77);
         other.body_hash = [1; 16];
-        other.texts = [Some("x"); TEXTS];
+        other.texts = [Some(b"x"); TEXTS];
         less.dedup_key = None;
         less.texts = [None; TEXTS];
         for name in [2, 3, 4, 6, 7] {
-            less.texts[name] = Some("");
+            less.texts[name] = Some(b"");
         }
         let rows = [
             (same, place(1)),

@@ -86,7 +86,8 @@ impl Row<'_> {
                 fields.secret,
                 fields.event_key,
                 fields.possible_duplicate_of,
-            ],
+            ]
+            .map(|text| text.map(str::as_bytes)),
         };
         if in_file {
             let written = tx.unindexed.write(&columns);

@@ -17,9 +17,9 @@ pub(in crate::inbox) fn body_hash(body: &[u8]) -> [u8; 16] {
 /// The seal of the names of a route and of a set of its upstreams.
 pub(in crate::inbox) fn names<'a>(route: &str, upstreams: impl IntoIterator<Item = &'a str>) -> i64 {
     let mut bytes = Vec::new();
-    put_text(&mut bytes, Some(route));
+    put_text(&mut bytes, Some(route.as_bytes()));
     for upstream in upstreams {
-        put_text(&mut bytes, Some(upstream));
+        put_text(&mut bytes, Some(upstream.as_bytes()));
     }
     half(&bytes)
 }
@@ -93,7 +93,7 @@ impl Fields<'_> {
             self.host,
             self.client,
         ] {
-            put_text(scratch, Some(text));
+            put_text(scratch, Some(text.as_bytes()));
         }
         for text in [
             self.event_id,
@@ -103,7 +103,7 @@ impl Fields<'_> {
             self.event_key,
             self.possible_duplicate_of,
         ] {
-            put_text(scratch, text);
+            put_text(scratch, text.map(str::as_bytes));
         }
         half(scratch)
     }
@@ -223,11 +223,11 @@ pub(in crate::inbox) fn blob<'a>(row: &'a SqlRow<'_>, column: usize) -> rusqlite
 }
 
 /// Appends a text after its length.
-pub(super) fn put_text(bytes: &mut Vec<u8>, text: Option<&str>) {
+pub(super) fn put_text(bytes: &mut Vec<u8>, text: Option<&[u8]>) {
     // No text is as long as the mark of none.
     let length = text.map_or(u32::MAX, |text| u32::try_from(text.len()).unwrap_or(u32::MAX - 1));
     bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(text.unwrap_or_default().as_bytes());
+    bytes.extend_from_slice(text.unwrap_or_default());
 }
 
 /// Half of the hash is enough to see damage.

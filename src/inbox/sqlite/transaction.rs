@@ -12,8 +12,8 @@ use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension};
 
 use super::ahead;
+use super::effects::{Effects, Settled};
 use super::keys::Keys;
-use super::lane::Lane;
 use super::load::count_done;
 use super::names::{Route, Wants};
 use super::open::DAMAGED_ADVICE;
@@ -22,7 +22,7 @@ use super::seal;
 use super::segments::Segments;
 use super::state::{Parking, Settle, Shared};
 use super::unindexed::Unindexed;
-use crate::event::{KeptEvent, RouteName, Timestamp, UpstreamName};
+use crate::event::{RouteName, Timestamp, UpstreamName};
 use crate::inbox::Outcome;
 
 /// Why a transaction did not become durable.
@@ -60,35 +60,6 @@ pub(super) fn reason(error: &rusqlite::Error) -> String {
         }
         Some(_) => error.to_string(),
     }
-}
-
-/// What follows a commit, in memory only.
-#[derive(Debug, Default)]
-pub(super) struct Effects {
-    /// Events to hand over.
-    pub(super) fresh: Vec<(Arc<KeptEvent>, Arc<Wants>)>,
-    /// Sets whose rows are written now.
-    pub(super) stored: Vec<Arc<Wants>>,
-    /// Leases that ended: their lane, event, due time if a row waits, and changes of the pending and dead counts.
-    pub(super) settled: Vec<Settled>,
-    /// Rows that wait again.
-    pub(super) pending: Vec<(Arc<Lane>, i64, i64)>,
-    /// Changes of the counts of lanes.
-    pub(super) counts: Vec<(Arc<Lane>, i64, i64)>,
-    /// Changes of the bytes of open events.
-    pub(super) open_bytes: Vec<(Arc<Route>, i64)>,
-    /// Change of the number of events.
-    pub(super) events: i64,
-    /// The database was written to: every event has its row now.
-    pub(super) indexed: bool,
-}
-
-/// A lease that ended.
-#[derive(Debug)]
-pub(super) struct Settled {
-    lane: Arc<Lane>,
-    seq: i64,
-    due: Option<i64>,
 }
 
 /// An open transaction.
@@ -390,6 +361,25 @@ impl<'a> Transaction<'a> {
         }
     }
 
+    /// The bytes of an event that is settled are open no more.
+    fn close_bytes(&mut self, settle: &Settle) {
+        let id = settle.lane.route;
+        match self
+            .effects
+            .open_bytes
+            .iter_mut()
+            .find(|(route, _)| route.id == id)
+        {
+            Some((_, sum)) => *sum -= settle.bytes,
+            None => {
+                let route = self.shared.names.route_by_id(id);
+                self.effects
+                    .open_bytes
+                    .extend(route.map(|route| (route, -settle.bytes)));
+            }
+        }
+    }
+
     /// Makes one delivery pending, due now, with attempts and age anew.
     pub(super) fn make_pending(&mut self, seq: i64, upstream: i64, was_dead: bool) -> Result<(), TxError> {
         self.conn
@@ -446,10 +436,12 @@ impl<'a> Transaction<'a> {
         if !plain || !self.unindexed.close(settle.seq, self.steady_now) {
             return false;
         }
-        if let Some(route) = self.shared.names.route_by_id(settle.lane.route) {
-            self.add_open_bytes(&route, -settle.bytes);
+        self.close_bytes(settle);
+        // They come in runs of one lane.
+        match self.effects.counts.last_mut() {
+            Some((lane, pending, _)) if Arc::ptr_eq(lane, &settle.lane) => *pending -= 1,
+            _ => self.effects.counts.push((settle.lane.clone(), -1, 0)),
         }
-        self.effects.counts.push((settle.lane.clone(), -1, 0));
         self.effects.settled.push(Settled {
             lane: settle.lane.clone(),
             seq: settle.seq,
@@ -533,9 +525,7 @@ impl<'a> Transaction<'a> {
             true => self.set_state(settle.seq, state::DEAD)?,
             false => self.delivered.push(settle.seq),
         }
-        if let Some(route) = self.shared.names.route_by_id(settle.lane.route) {
-            self.add_open_bytes(&route, -settle.bytes);
-        }
+        self.close_bytes(settle);
         Ok(())
     }
 
@@ -559,50 +549,5 @@ impl<'a> Transaction<'a> {
         schema::set_meta(self.conn, "events_before", self.next_seq)?;
         schema::set_meta(self.conn, "alive_at", self.steady_now)?;
         Ok(())
-    }
-}
-
-impl Effects {
-    /// Tells the lanes. Only after the commit, and after the senders have their answers.
-    pub(super) fn apply(self, shared: &Shared) {
-        shared.figures.events.fetch_add(self.events, Ordering::Relaxed);
-        for (route, bytes) in self.open_bytes {
-            route.open_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        for wants in self.stored {
-            wants.committed();
-        }
-        // Events come in runs of one set: a lane is told of a run at once.
-        for run in self
-            .fresh
-            .chunk_by(|(_, one), (_, other)| Arc::ptr_eq(one, other))
-        {
-            let Some((_, wants)) = run.first() else { continue };
-            let events = || run.iter().map(|(event, _)| event);
-            let pending = i64::try_from(run.len()).unwrap_or(i64::MAX);
-            let oldest = events().map(|event| event.event.received_at.0).min();
-            for lane in &wants.lanes {
-                lane.pending.fetch_add(pending, Ordering::Relaxed);
-                lane.oldest
-                    .fetch_min(oldest.unwrap_or(i64::MAX), Ordering::Relaxed);
-                lane.offer(events(), wants.lanes.len());
-            }
-        }
-        for (lane, pending, dead) in self.counts {
-            lane.pending.fetch_add(pending, Ordering::Relaxed);
-            lane.dead.fetch_add(dead, Ordering::Relaxed);
-        }
-        for settled in self.settled {
-            settled.lane.settled(settled.seq, settled.due);
-        }
-        for (lane, seq, due) in self.pending {
-            lane.due(seq, due);
-        }
-        if self.indexed {
-            let indexed_to = shared.indexed_to.load(Ordering::Acquire);
-            for lane in shared.names.lanes() {
-                lane.indexed(indexed_to);
-            }
-        }
     }
 }

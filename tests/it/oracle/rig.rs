@@ -22,7 +22,7 @@ use crate::support::{App, Connection, Gateway, Launch, seed, wait_for};
 /// Load clients, each on one kept-alive connection.
 const CLIENTS: usize = 12;
 /// Or so many, of which that many wait for one sync that the gateway uses it for something else.
-const CROWD: usize = 64;
+const CROWD: usize = 128;
 /// A round's load lasts between these.
 const LOAD_MILLIS: std::ops::Range<u64> = 20..300;
 /// From SIGTERM to the loss.
