@@ -4,12 +4,10 @@
 //! generation is merged in the order of its keys, a few with each transaction, so that many fall on one page. Up to which
 //! event the table is complete stands in `meta`; a start reads the keys of the events after it.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use super::key_filter::KeyFilter;
+use super::number_map::NumberMap;
 use super::schema;
 use super::seal::readable;
 use super::transaction::{TxError, prepared};
@@ -28,27 +26,7 @@ const MERGED_TO: &str = "keys_merged_to";
 /// Events read at the start where that number is damaged.
 const READ_MAX: i64 = 262_144;
 
-type Map = HashMap<i64, i64, BuildHasherDefault<Hashed>>;
-
-/// The keys are hashes already.
-#[derive(Debug, Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_i64(&mut self, number: i64) {
-        self.0 = number.cast_unsigned();
-    }
-}
+type Map = NumberMap<i64>;
 
 /// The keys that the committer knows of; a transaction changes them, and commits or takes back what it changed.
 #[derive(Debug)]

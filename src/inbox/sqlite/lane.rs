@@ -4,8 +4,7 @@
 //! events without a delivery row from `backlog_from` on, found by scanning the store. *Rows*: deliveries that were tried
 //! or replayed, found by their due time. While there is a backlog the committer hands nothing over.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::jumps::Ages;
+use super::number_map::NumberMap;
 use crate::event::{KeptEvent, Seq, Target};
 use crate::inbox::Job;
 
@@ -75,30 +75,9 @@ pub(super) struct LaneState {
     /// A lower bound of the due times of rows that are not leased.
     next_due: Option<i64>,
     /// `None`: it was settled, and the commit is to come.
-    leases: HashMap<i64, Option<Lease>, BuildHasherDefault<Numbers>>,
+    leases: NumberMap<Option<Lease>>,
     /// A claim is reading the store: leases that ended since it began, which its snapshot may show as waiting.
     reading: Option<Vec<i64>>,
-}
-
-/// Numbers of events are our own: nobody can choose them so that they collide.
-#[derive(Debug, Default)]
-struct Numbers(u64);
-
-impl Hasher for Numbers {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_i64(i64::from(*byte));
-        }
-    }
-
-    fn write_i64(&mut self, number: i64) {
-        // Neighbours shall differ in the first bits too, by which a map tells them apart.
-        self.0 = (self.0 ^ number.cast_unsigned()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
 }
 
 /// An event that waits for its first attempt.

@@ -22,6 +22,7 @@ mod load;
 mod log;
 mod marks;
 mod names;
+mod number_map;
 mod open;
 mod place;
 mod prune;

@@ -15,7 +15,7 @@ use super::ahead;
 use super::effects::{Effects, Settled};
 use super::keys::Keys;
 use super::load::count_done;
-use super::names::{Route, Wants};
+use super::names::{Names, Route, Wants};
 use super::open::DAMAGED_ADVICE;
 use super::schema::{self, state, status};
 use super::seal;
@@ -271,9 +271,9 @@ impl<'a> Transaction<'a> {
     }
 
     fn commit(&mut self) -> Result<(), TxError> {
-        // Before the rows that name what it holds.
         let events = self.next_seq - self.first_seq;
         let writes_ahead = self.may_write_ahead && !self.writes && ahead::is_worth_it(events, self.unindexed);
+        // Before the rows that name what it holds.
         let synced = match writes_ahead {
             true => ahead::sync(self.conn, self.segments, self.unindexed, self.keys)?,
             false => self.segments.sync()?,
@@ -350,33 +350,21 @@ impl<'a> Transaction<'a> {
     }
 
     pub(super) fn add_open_bytes(&mut self, route: &Arc<Route>, bytes: i64) {
-        match self
-            .effects
-            .open_bytes
-            .iter_mut()
-            .find(|(other, _)| other.id == route.id)
-        {
-            Some((_, sum)) => *sum += bytes,
-            None => self.effects.open_bytes.push((route.clone(), bytes)),
-        }
+        self.add_open_bytes_of(route.id, bytes, |_| Some(route.clone()));
     }
 
     /// The bytes of an event that is settled are open no more.
     fn close_bytes(&mut self, settle: &Settle) {
         let id = settle.lane.route;
-        match self
-            .effects
-            .open_bytes
-            .iter_mut()
-            .find(|(route, _)| route.id == id)
-        {
-            Some((_, sum)) => *sum -= settle.bytes,
-            None => {
-                let route = self.shared.names.route_by_id(id);
-                self.effects
-                    .open_bytes
-                    .extend(route.map(|route| (route, -settle.bytes)));
-            }
+        self.add_open_bytes_of(id, -settle.bytes, |names| names.route_by_id(id));
+    }
+
+    /// `find` is asked for the route only where none of its bytes have changed before.
+    fn add_open_bytes_of(&mut self, id: i64, bytes: i64, find: impl FnOnce(&Names) -> Option<Arc<Route>>) {
+        let open_bytes = &mut self.effects.open_bytes;
+        match open_bytes.iter_mut().find(|(route, _)| route.id == id) {
+            Some((_, sum)) => *sum += bytes,
+            None => open_bytes.extend(find(&self.shared.names).map(|route| (route, bytes))),
         }
     }
 
