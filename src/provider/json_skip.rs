@@ -25,26 +25,17 @@ pub(super) fn end_of_nested(bytes: &[u8], from: usize, depth_max: usize) -> Opti
                 Marks::of(&last)
             }
         };
-        let inside = strings.inside(&marks);
-        let (opening, closing) = (marks.opening & !inside, marks.closing & !inside);
-        let (opened, closed) = (opening.count_ones() as usize, closing.count_ones() as usize);
-        if depth > closed && depth + opened <= depth_max {
-            depth = depth + opened - closed;
-        } else {
-            let mut brackets = opening | closing;
-            while brackets != 0 {
-                let bracket = brackets.trailing_zeros();
-                brackets &= brackets - 1;
-                match opening >> bracket & 1 {
-                    1 => depth += 1,
-                    _ => depth -= 1,
-                }
-                if depth == 0 {
-                    return Some(at + bracket as usize + 1);
-                }
-                if depth > depth_max {
-                    return None;
-                }
+        let mut brackets = marks.bracket & !strings.inside(&marks);
+        while brackets != 0 {
+            let bracket = brackets.trailing_zeros() as usize;
+            brackets &= brackets - 1;
+            match rest.get(bracket)? {
+                b'{' | b'[' if depth == depth_max => return None,
+                b'{' | b'[' => depth += 1,
+                _ => depth -= 1,
+            }
+            if depth == 0 {
+                return Some(at + bracket + 1);
             }
         }
         at += BLOCK;
@@ -55,10 +46,8 @@ pub(super) fn end_of_nested(bytes: &[u8], from: usize, depth_max: usize) -> Opti
 struct Marks {
     quote: u64,
     backslash: u64,
-    /// `{` and `[`.
-    opening: u64,
-    /// `}` and `]`.
-    closing: u64,
+    /// `{`, `[`, `}` and `]`.
+    bracket: u64,
 }
 
 impl Marks {
@@ -68,8 +57,7 @@ impl Marks {
         let mut marks = Self {
             quote: 0,
             backslash: 0,
-            opening: 0,
-            closing: 0,
+            bracket: 0,
         };
         let (sixteens, _) = block.as_chunks::<16>();
         for (index, sixteen) in sixteens.iter().enumerate() {
@@ -79,8 +67,7 @@ impl Marks {
             let mark = |equal: u8x16| u64::from(equal.move_mask().cast_unsigned()) << (16 * index);
             marks.quote |= mark(bytes.cmp_eq(all(b'"')));
             marks.backslash |= mark(bytes.cmp_eq(all(b'\\')));
-            marks.opening |= mark(folded.cmp_eq(all(b'{')));
-            marks.closing |= mark(folded.cmp_eq(all(b'}')));
+            marks.bracket |= mark(folded.cmp_eq(all(b'{')) | folded.cmp_eq(all(b'}')));
         }
         marks
     }

@@ -11,6 +11,9 @@ use super::limit::{Ceiling, Share};
 
 /// Room is taken in steps that double from this one on, so that no sender holds more than twice what it has sent.
 const STEP_BYTES: usize = 16 * 1024;
+/// A body that is declared to have at most so many bytes gets room for all of them at once where there is plenty: then it is
+/// read to where it stays, instead of being moved with each step.
+const AT_ONCE_BYTES: usize = 256 * 1024;
 
 /// How much of a body may be read, and for how long.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub(super) struct BodyBudget {
     share: Share,
     /// The size, where it was declared, else `bytes_max`.
     expected: usize,
+    is_declared: bool,
     reserved: usize,
 }
 
@@ -46,6 +50,7 @@ impl BodyBudget {
             ceiling,
             share,
             expected,
+            is_declared: declared.is_some(),
             reserved: 0,
         })
     }
@@ -56,8 +61,15 @@ impl BodyBudget {
             return Err(Refusal::BodyTooLarge);
         }
         if bytes > self.reserved {
-            let wanted = self.wanted(bytes);
-            self.share.hold(wanted, self.ceiling).await?;
+            let whole = self.expected;
+            let may_have_all = self.is_declared && whole <= AT_ONCE_BYTES;
+            let wanted = if may_have_all && self.share.try_hold_of_plenty(whole, self.ceiling) {
+                whole
+            } else {
+                let wanted = self.wanted(bytes);
+                self.share.hold(wanted, self.ceiling).await?;
+                wanted
+            };
             self.reserved = wanted;
         }
         Ok(self.reserved)

@@ -35,10 +35,34 @@ pub(super) enum Relayed {
 }
 
 /// Keys in flight and keys taken; belongs to the process and lives over reloads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flights(Mutex<Slots>);
 
-type Slots = HashMap<DedupKey, Slot, BuildHasherDefault<KeyHasher>>;
+#[derive(Debug)]
+struct Slots {
+    /// The first copy is on its way. The channel is there once a second one waits; it is dropped with the slot, when the
+    /// first has ended.
+    in_flight: KeyMap<Option<watch::Sender<()>>>,
+    /// The upstream took it; forgotten after this time, whatever the wall clock does.
+    taken: KeyMap<Tick>,
+    /// Tick 0.
+    started: Instant,
+}
+
+type KeyMap<V> = HashMap<DedupKey, V, BuildHasherDefault<KeyHasher>>;
+
+/// A time of this process, rounded up: hundreds of thousands are kept, and these are small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Tick(u32);
+
+const TICK_MILLIS: u128 = 100;
+
+impl Tick {
+    fn is_after(self, now: Instant, started: Instant) -> bool {
+        let millis = now.saturating_duration_since(started).as_millis();
+        u128::from(self.0) * TICK_MILLIS > millis
+    }
+}
 
 /// Takes a dedup key's own bytes: they are a keyed hash already.
 #[derive(Debug, Default)]
@@ -59,15 +83,6 @@ impl Hasher for KeyHasher {
     }
 }
 
-#[derive(Debug)]
-enum Slot {
-    /// The first copy is on its way. The channel is there once a second one waits; it is dropped with the slot, when the
-    /// first has ended.
-    InFlight(Option<watch::Sender<()>>),
-    /// The upstream took it; forgotten after this time, whatever the wall clock does.
-    Taken { until: Instant },
-}
-
 enum Turn {
     First(Flight),
     Wait(watch::Receiver<()>),
@@ -78,20 +93,22 @@ enum Turn {
 struct Flight {
     flights: Arc<Flights>,
     key: DedupKey,
-    done: bool,
 }
 
 impl Flights {
     /// Starts with the newest of the marks that the store remembers, oldest first; it is `now`.
     pub(super) fn new(marks: Vec<ProxyMark>, now: Timestamp) -> Self {
-        let started = Instant::now();
+        let mut slots = Slots {
+            in_flight: KeyMap::default(),
+            taken: KeyMap::default(),
+            started: Instant::now(),
+        };
         let too_many = marks.len().saturating_sub(MARKS_MAX);
-        let slots = marks.into_iter().skip(too_many).map(|mark| {
+        for mark in marks.into_iter().skip(too_many) {
             let left = Duration::from_millis(mark.until.millis_since(now));
-            let until = started + left;
-            (mark.key, Slot::Taken { until })
-        });
-        let slots = slots.collect();
+            let until = slots.tick(slots.started + left);
+            slots.taken.insert(mark.key, until);
+        }
         Self(Mutex::new(slots))
     }
 
@@ -101,60 +118,65 @@ impl Flights {
 
     fn turn(self: &Arc<Self>, key: DedupKey, now: Instant) -> Turn {
         let mut slots = self.lock();
-        match slots.get_mut(&key) {
-            Some(Slot::InFlight(waiting)) => {
-                let ended = waiting.get_or_insert_with(|| watch::channel(()).0);
-                return Turn::Wait(ended.subscribe());
-            }
-            Some(Slot::Taken { until }) if *until > now => return Turn::Taken,
-            Some(Slot::Taken { .. }) | None => {}
+        if let Some(waiting) = slots.in_flight.get_mut(&key) {
+            let ended = waiting.get_or_insert_with(|| watch::channel(()).0);
+            return Turn::Wait(ended.subscribe());
         }
-        if slots.len() >= MARKS_MAX {
-            forget_some(&mut slots, now);
+        if let Some(until) = slots.taken.get(&key).copied()
+            && until.is_after(now, slots.started)
+        {
+            return Turn::Taken;
         }
-        slots.insert(key, Slot::InFlight(None));
+        slots.in_flight.insert(key, None);
         Turn::First(Flight {
             flights: self.clone(),
             key,
-            done: false,
         })
     }
 }
 
-/// Makes room: what has run out goes, and if that is not enough the half that runs out first.
-fn forget_some(slots: &mut Slots, now: Instant) {
-    slots.retain(|_, slot| !matches!(slot, Slot::Taken { until } if *until <= now));
-    if slots.len() < MARKS_MAX / 2 {
-        return;
+impl Slots {
+    /// The first tick that is not before `at`.
+    fn tick(&self, at: Instant) -> Tick {
+        let millis = at.saturating_duration_since(self.started).as_millis();
+        Tick(u32::try_from(millis.div_ceil(TICK_MILLIS)).unwrap_or(u32::MAX))
     }
-    let mut ends: Vec<Instant> = slots
-        .values()
-        .filter_map(|slot| match slot {
-            Slot::Taken { until } => Some(*until),
-            Slot::InFlight(_) => None,
-        })
-        .collect();
-    let middle = ends.len() / 2;
-    if middle == 0 {
-        return;
+
+    /// Makes room: what has run out goes, and if that is not enough the half that runs out first.
+    fn forget_some(&mut self, now: Instant) {
+        let started = self.started;
+        self.taken.retain(|_, until| until.is_after(now, started));
+        if self.taken.len() < MARKS_MAX / 2 {
+            return;
+        }
+        let mut ends: Vec<Tick> = self.taken.values().copied().collect();
+        let middle = ends.len() / 2;
+        let (_, median, _) = ends.select_nth_unstable(middle);
+        let median = *median;
+        // Many may run out at once.
+        let mut too_many = middle;
+        self.taken.retain(|_, until| {
+            let goes = *until <= median && too_many > 0;
+            too_many -= usize::from(goes);
+            !goes
+        });
     }
-    let (_, median, _) = ends.select_nth_unstable(middle);
-    let median = *median;
-    slots.retain(|_, slot| !matches!(slot, Slot::Taken { until } if *until <= median));
 }
 
 impl Flight {
-    fn taken(mut self, until: Instant) {
-        self.done = true;
-        self.flights.lock().insert(self.key, Slot::Taken { until });
+    fn taken(self, until: Instant, now: Instant) {
+        let mut slots = self.flights.lock();
+        if slots.taken.len() >= MARKS_MAX {
+            slots.forget_some(now);
+        }
+        let until = slots.tick(until);
+        slots.taken.insert(self.key, until);
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if !self.done {
-            self.flights.lock().remove(&self.key);
-        }
+        self.flights.lock().in_flight.remove(&self.key);
     }
 }
 
@@ -216,7 +238,8 @@ pub(super) async fn relay(relay: Relay<'_>, identified: &Identified) -> Result<R
     {
         Ok(answer) => {
             if let Some(flight) = flight.filter(|_| (200..300).contains(&answer.status)) {
-                flight.taken(Instant::now() + identified.dedup_window);
+                let now = Instant::now();
+                flight.taken(now + identified.dedup_window, now);
                 mark(&relay, identified);
             }
             Ok(Relayed::Answer(answer))
@@ -261,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_key_is_taken_only_when_said_so_and_until_its_time() {
-        let flights = Arc::new(Flights::default());
+        let flights = Arc::new(Flights::new(Vec::new(), Timestamp(0)));
         let key = DedupKey([1; 16]);
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
@@ -273,9 +296,10 @@ mod tests {
         let Turn::First(second) = flights.turn(key, start) else {
             unreachable!("the first failed")
         };
-        second.taken(after(10));
+        assert!(matches!(flights.turn(key, start), Turn::Wait(_)));
+        second.taken(after(10), start);
         assert!(matches!(flights.turn(key, after(9)), Turn::Taken));
-        assert!(matches!(flights.turn(key, after(10)), Turn::First(_)));
+        assert!(matches!(flights.turn(key, after(120)), Turn::First(_)));
     }
 
     #[test]
@@ -289,25 +313,45 @@ mod tests {
         });
         let flights = Flights::new(marks.collect(), Timestamp(0));
         let slots = flights.lock();
-        assert_eq!(slots.len(), MARKS_MAX);
-        assert!(!slots.contains_key(&key_of(1)));
-        assert!(slots.contains_key(&key_of(2)));
+        assert_eq!(slots.taken.len(), MARKS_MAX);
+        assert!(!slots.taken.contains_key(&key_of(1)));
+        assert!(slots.taken.contains_key(&key_of(2)));
     }
 
     #[test]
     fn the_map_is_bounded() {
         let (hash_key, route) = (DedupHashKey([1; 16]), RouteName::new("r"));
         let key_of = |n: u64| DedupKey::derive(&hash_key, KeyKind::Id, &route, "", &n.to_be_bytes());
-        let flights = Arc::new(Flights::default());
-        let start = Instant::now();
-        for n in 0..(MARKS_MAX as u64 + 10) {
-            let Turn::First(flight) = flights.turn(key_of(n), start) else {
-                unreachable!("all differ")
-            };
-            flight.taken(start + Duration::from_millis(1000 + n));
+        // At one time each, and all at once: the younger half of them is left, or any half.
+        for apart in [1000, 0] {
+            let flights = Arc::new(Flights::new(Vec::new(), Timestamp(0)));
+            let start = Instant::now();
+            for n in 0..(MARKS_MAX as u64 + 10) {
+                let Turn::First(flight) = flights.turn(key_of(n), start) else {
+                    unreachable!("all differ")
+                };
+                flight.taken(start + Duration::from_millis(1000 + n * apart), start);
+            }
+            let slots = flights.lock();
+            assert_eq!(slots.taken.len(), MARKS_MAX / 2 + 10);
+            assert!(slots.in_flight.is_empty());
+            assert!(slots.taken.contains_key(&key_of(MARKS_MAX as u64 + 9)));
+            if apart > 0 {
+                assert!(slots.taken.contains_key(&key_of(MARKS_MAX as u64 / 2 + 1)));
+            }
         }
-        let slots = flights.lock();
-        assert!(slots.len() <= MARKS_MAX);
-        assert!(slots.contains_key(&key_of(MARKS_MAX as u64 + 9)));
+    }
+
+    #[test]
+    fn what_has_run_out_goes_first() {
+        let flights = Flights::new(Vec::new(), Timestamp(0));
+        let start = Instant::now();
+        let mut slots = flights.lock();
+        for n in 0..=255_u8 {
+            let until = slots.tick(start + Duration::from_secs(u64::from(n)));
+            slots.taken.insert(DedupKey([n; 16]), until);
+        }
+        slots.forget_some(start + Duration::from_secs(100));
+        assert_eq!(slots.taken.len(), 155);
     }
 }

@@ -17,7 +17,7 @@ use super::effects::Effects;
 use super::marks;
 use super::prune::{Pruned, Pruner};
 use super::replay;
-use super::state::{MARKS_MAX, Parking, Replay, Settle, Shared};
+use super::state::{MARKS_FLUSH, MARKS_MAX, Parking, Replay, Settle, Shared};
 use super::transaction::{Beside, Transaction, TxError};
 use crate::inbox::answer::{Answer, Answers};
 use crate::inbox::{Accepted, InboxError, NewEvent, ProxyMark};
@@ -260,7 +260,8 @@ impl Committer {
         }
         let unindexed = &self.beside.unindexed;
         let rows = unindexed.is_full() || self.is_due(unindexed.since());
-        let lazy = !self.marks.is_empty() && Instant::now() >= self.next_tick;
+        let marks = self.marks.len();
+        let lazy = marks >= MARKS_FLUSH || marks > 0 && Instant::now() >= self.next_tick;
         self.settles_are_due() || rows || lazy || !self.replays.is_empty() || !self.parkings.is_empty()
     }
 

@@ -341,7 +341,10 @@ impl Inbox for SqliteInbox {
     }
 
     fn mark(&self, mark: ProxyMark) {
-        self.shared.control().push_mark(mark);
+        let is_due = self.shared.control().push_mark(mark);
+        if is_due {
+            self.wake();
+        }
     }
 
     fn marks(&self) -> Vec<ProxyMark> {

@@ -26,6 +26,8 @@ use crate::telemetry::Telemetry;
 const READERS_KEPT: usize = 4;
 /// Marks of proxied requests waiting to be written; more are forgotten.
 pub(super) const MARKS_MAX: usize = 65_536;
+/// So many are written at once, fewer with the next tick.
+pub(super) const MARKS_FLUSH: usize = 16_384;
 
 /// Shared by callers, claims and the committer.
 #[derive(Debug)]
@@ -341,10 +343,12 @@ impl Shared {
 }
 
 impl Control {
-    pub(super) fn push_mark(&mut self, mark: ProxyMark) {
+    /// Whether there are now so many that they are to be written.
+    pub(super) fn push_mark(&mut self, mark: ProxyMark) -> bool {
         if self.marks.len() < MARKS_MAX {
             self.marks.push(mark);
         }
+        self.marks.len() == MARKS_FLUSH
     }
 }
 

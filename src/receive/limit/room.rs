@@ -1,6 +1,6 @@
 //! Room for the bytes of requests that are being read: counted as they come, and taken from the slowest when it runs out.
 //!
-//! A sender holds no room by announcing a body, only by sending one. Where there is none left, the request that has been
+//! A sender holds no room by announcing a body, only by sending one, but while most of it is free. Where there is none left, the request that has been
 //! read for the longest time gives way: a genuine body is here within moments of its header. Those of senders that have
 //! shown a genuine event give way last, and their small requests take what is freed first.
 
@@ -23,6 +23,8 @@ const SMALL_BYTES: usize = 64 * 1024;
 const SLOW: Duration = Duration::from_secs(1);
 /// A request waits this long for room.
 const WAIT: Duration = Duration::from_secs(1);
+/// There is plenty of room while less than this part of it is taken.
+const PLENTY: usize = 4;
 
 /// The room of all requests together.
 #[derive(Debug, Default)]
@@ -173,6 +175,12 @@ impl Share {
             self.held = bytes;
         }
         taken
+    }
+
+    /// As [`Share::try_hold`], where there is plenty of room: for bytes that have not come yet.
+    pub(in crate::receive) fn try_hold_of_plenty(&mut self, bytes: usize, ceiling: Ceiling) -> bool {
+        let all = ceiling.all / PLENTY;
+        bytes <= all && self.try_hold(bytes, Ceiling { all, ..ceiling })
     }
 
     async fn wait_for(
@@ -428,6 +436,20 @@ mod tests {
         });
         large.hold(65 * KIB, ceiling(200 * KIB)).await.unwrap();
         gives_way.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_for_what_is_announced_is_given_while_most_is_free() {
+        let room = Arc::new(Room::default());
+        let all = ceiling(1000 * KIB);
+        let (mut announced, mut sent) = (room.share(), room.share());
+        assert!(!announced.try_hold_of_plenty(251 * KIB, all), "more than plenty");
+        assert!(announced.try_hold_of_plenty(250 * KIB, all));
+        assert!(!sent.try_hold_of_plenty(KIB, all));
+        sent.hold(KIB, all).await.unwrap();
+        announced.clear();
+        assert!(sent.try_hold_of_plenty(100 * KIB, all));
+        assert_eq!(room.used.load(Ordering::SeqCst), 100 * KIB);
     }
 
     #[tokio::test(start_paused = true)]
