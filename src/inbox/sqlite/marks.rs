@@ -16,33 +16,44 @@ const ROW_MARKS: usize = 1024;
 const KEPT_MARKS: i64 = 400_000;
 /// Bytes of a mark: key, time, end.
 const MARK_BYTES: usize = 32;
+/// Bytes of a full row.
+const ROW_BYTES: i64 = (ROW_MARKS * MARK_BYTES) as i64;
 
-/// When the last mark of a row runs out, and its marks.
-type Marks = (i64, Vec<u8>);
+/// When the last mark of a row runs out, and its marks, where it has room for more.
+type Marks = (i64, Option<Vec<u8>>);
 
 /// Adds `marks`.
 pub(super) fn store(tx: &Transaction<'_>, marks: &[ProxyMark]) -> Result<(), TxError> {
+    let mut begun = false;
     // A row of all that came in a second would be held in memory several times over.
-    marks.chunks(ROW_MARKS).try_for_each(|some| add(tx, some))
+    for some in marks.chunks(ROW_MARKS) {
+        begun |= add(tx, some)?;
+    }
+    // It looks at every row.
+    if begun {
+        forget_oldest(tx)?;
+    }
+    Ok(())
 }
 
-fn add(tx: &Transaction<'_>, marks: &[ProxyMark]) -> Result<(), TxError> {
+/// Adds some to the newest row, or in one of their own: whether that was begun.
+fn add(tx: &Transaction<'_>, marks: &[ProxyMark]) -> Result<bool, TxError> {
     let Some(until) = marks.iter().map(|mark| mark.until.0).max() else {
-        return Ok(());
+        return Ok(false);
     };
-    // Of a row that damage made unreadable only the number counts.
+    // Of a row that damage made unreadable only the number counts, and of a full one.
     let newest: Option<(i64, Option<Marks>)> = tx
         .conn
-        .prepare_cached("SELECT n, until, marks FROM proxy_mark ORDER BY n DESC LIMIT 1")?
-        .query_row([], |row| {
+        .prepare_cached(
+            "SELECT n, until, CASE WHEN length(marks) < ?1 THEN marks END FROM proxy_mark ORDER BY n DESC LIMIT 1",
+        )?
+        .query_row([ROW_BYTES], |row| {
             let rest = || Ok((row.get(1)?, row.get(2)?));
             Ok((row.get(0)?, readable(rest())?))
         })
         .optional()?;
     let (n, until, mut bytes) = match newest {
-        Some((n, Some((latest, bytes)))) if bytes.len() < ROW_MARKS * MARK_BYTES => {
-            (n, latest.max(until), bytes)
-        }
+        Some((n, Some((latest, Some(bytes))))) => (n, latest.max(until), bytes),
         Some((n, _)) => (n.saturating_add(1), until, Vec::new()),
         None => (1, until, Vec::new()),
     };
@@ -51,15 +62,18 @@ fn add(tx: &Transaction<'_>, marks: &[ProxyMark]) -> Result<(), TxError> {
     tx.conn
         .prepare_cached("INSERT OR REPLACE INTO proxy_mark (n, until, marks) VALUES (?1, ?2, ?3)")?
         .execute((n, until, bytes))?;
-    if begun {
-        tx.conn
-            .prepare_cached(
-                "DELETE FROM proxy_mark WHERE n IN (SELECT n FROM
-                   (SELECT n, sum(length(marks) / 32) OVER (ORDER BY n DESC) AS newer FROM proxy_mark)
-                 WHERE newer > ?1)",
-            )?
-            .execute([KEPT_MARKS])?;
-    }
+    Ok(begun)
+}
+
+/// Removes the oldest rows, of more marks than are kept.
+fn forget_oldest(tx: &Transaction<'_>) -> Result<(), TxError> {
+    tx.conn
+        .prepare_cached(
+            "DELETE FROM proxy_mark WHERE n IN (SELECT n FROM
+               (SELECT n, sum(length(marks) / 32) OVER (ORDER BY n DESC) AS newer FROM proxy_mark)
+             WHERE newer > ?1)",
+        )?
+        .execute([KEPT_MARKS])?;
     Ok(())
 }
 
