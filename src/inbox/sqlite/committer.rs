@@ -481,6 +481,10 @@ impl Committer {
             }
         }
         self.note_alive()?;
+        self.slice(|_, tx| {
+            tx.keys.keep(tx.conn, tx.next_seq)?;
+            Ok(Pruned::default())
+        })?;
         self.wal("PRAGMA wal_checkpoint(TRUNCATE)").map(drop)
     }
 

@@ -2,10 +2,12 @@
 //!
 //! A key is a hash, so each new one would dirty a page of the table of its own. They are gathered instead, and a whole
 //! generation is merged in the order of its keys, a few with each transaction, so that many fall on one page. Up to which
-//! event the table is complete stands in `meta`; a start reads the keys of the events after it.
+//! event the table is complete stands in `meta`; a start after a crash reads the keys of the events after it, one after a close
+//! what was kept then (`kept_keys`).
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
+use super::kept_keys;
 use super::key_filter::KeyFilter;
 use super::number_map::NumberMap;
 use super::schema;
@@ -14,11 +16,12 @@ use super::transaction::{TxError, prepared};
 
 /// Places tried when two different keys share their first 64 bits.
 pub(super) const PLACES_MAX: i64 = 16;
-/// Keys of a generation; of a small store, fewer.
-const GENERATION: u64 = 32 << 10;
+/// Keys of a generation; of a small store, fewer. They fill a map of 131,072 places as far as one is filled, but for the keys of a
+/// transaction.
+const GENERATION: u64 = 110 << 10;
 const GENERATION_MIN: u64 = 4;
 /// Bytes of the store for each key of a generation.
-const STORE_BYTES_A_KEY: u64 = 256 << 10;
+const STORE_BYTES_A_KEY: u64 = 64 << 10;
 /// Keys merged for each one that comes.
 const MERGED_A_KEY: usize = 2;
 /// In `meta`: the last event up to which every key is in the table.
@@ -48,8 +51,10 @@ pub(super) struct Keys {
 #[derive(Debug, Default)]
 struct Merging {
     keys: Map,
-    /// In their order; up to `committed` they are in the table, up to `at` with the open transaction.
-    order: Vec<i64>,
+    /// Some are not in `keys` any more, or were not for a while.
+    forgot: bool,
+    /// Places and events in their order; up to `committed` they are in the table, up to `at` with the open transaction.
+    order: Vec<(i64, i64)>,
     at: usize,
     committed: usize,
     /// The last event with a key in it, or before it.
@@ -83,6 +88,10 @@ impl Keys {
             merged: 0,
             merges: false,
         };
+        if let Some(kept) = kept_keys::read(conn, next_seq) {
+            keys.recent.extend(kept);
+            return Ok(keys);
+        }
         let stored = schema::meta_number(conn, MERGED_TO)?.filter(|seq| *seq < next_seq);
         let from = stored.unwrap_or_else(|| next_seq.saturating_sub(READ_MAX).max(0));
         let mut select = conn.prepare("SELECT seq, dedup_key FROM event WHERE seq > ?1 ORDER BY seq")?;
@@ -164,6 +173,7 @@ impl Keys {
                 let keys = self.map(in_merging);
                 if keys.get(&place) == Some(&seq) {
                     let before = keys.remove(&place);
+                    self.merging.forgot |= in_merging;
                     self.changes.push(Change {
                         in_merging,
                         place,
@@ -211,12 +221,12 @@ impl Keys {
         let mut insert = conn.prepare_cached(
             "INSERT INTO dedup (key, seq) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = excluded.seq",
         )?;
-        for place in left.iter().take(count) {
-            // One that was forgotten since is not there.
-            if let Some(seq) = merging.keys.get(place) {
-                insert.execute((place, seq))?;
-                self.filter.add(*place);
+        for (place, seq) in left.iter().take(count) {
+            if merging.forgot && !merging.keys.contains_key(place) {
+                continue;
             }
+            insert.execute((place, seq))?;
+            self.filter.add(*place);
         }
         merging.at += count;
         self.merged += count;
@@ -231,6 +241,18 @@ impl Keys {
         let merging = &mut self.merging;
         self.merged = self.merged.saturating_sub(merging.at - merging.committed);
         merging.at = merging.committed;
+    }
+
+    /// Keeps what the table does not have for the next start, in the last transaction before it. `next_seq` is the number of the next
+    /// event.
+    pub(super) fn keep(&self, conn: &Connection, next_seq: i64) -> rusqlite::Result<()> {
+        let merging = &self.merging;
+        let left = merging.order.get(merging.at..).unwrap_or_default().iter();
+        // A later event may have taken its place.
+        let left =
+            left.filter(|(place, _)| merging.keys.contains_key(place) && !self.recent.contains_key(place));
+        let recent = self.recent.iter().map(|(place, seq)| (*place, *seq));
+        kept_keys::write(conn, next_seq, left.copied().chain(recent))
     }
 
     /// Reads up to `rows` of the table on, to know which places are free.
@@ -253,10 +275,11 @@ impl Keys {
         }
         let keys = std::mem::take(&mut self.recent);
         self.recent.reserve(self.generation);
-        let mut order: Vec<i64> = keys.keys().copied().collect();
-        order.sort_unstable();
+        let mut order: Vec<_> = keys.iter().map(|(place, seq)| (*place, *seq)).collect();
+        order.sort_unstable_by_key(|(place, _)| *place);
         self.merging = Merging {
             keys,
+            forgot: false,
             order,
             at: 0,
             committed: 0,
@@ -424,7 +447,12 @@ mod tests {
     #[test]
     fn a_larger_store_gathers_more_keys() {
         let conn = database();
-        for (bytes_max, generation) in [(0, 4), (16 << 20, 64), (10 << 30, 32 << 10), (1 << 50, 32 << 10)] {
+        for (bytes_max, generation) in [
+            (0, 4),
+            (16 << 20, 256),
+            (10 << 30, 110 << 10),
+            (1 << 50, 110 << 10),
+        ] {
             assert_eq!(Keys::load(&conn, 1, bytes_max).unwrap().generation, generation);
         }
     }
@@ -454,6 +482,42 @@ mod tests {
         Keys::set_merged_to(&store.conn, store.next).unwrap();
         store.read_again();
         assert_eq!(store.keys.recent.len(), 200);
+    }
+
+    #[test]
+    fn a_start_after_a_close_has_what_was_kept_until_an_event_comes() {
+        for events in [0_i64, 1, 5, 6, 9, 200] {
+            let mut store = Store::new();
+            for _ in 0..events {
+                store.add();
+            }
+            // One is gone, and one has a later holder.
+            let last = key(events.cast_unsigned() << 32, 0);
+            store.keys.forget(&store.conn, &last, events).unwrap();
+            if events > 5 {
+                store
+                    .keys
+                    .take(first_place(&key((events - 5).cast_unsigned() << 32, 0)), 77);
+            }
+            store.keys.committed(store.next, true);
+            let holders = |store: &Store| -> Vec<_> { (1..=events).map(|n| store.holder(n)).collect() };
+            let before = holders(&store);
+            store.keys.keep(&store.conn, store.next).unwrap();
+            store.conn.execute("DELETE FROM event", []).unwrap();
+            store.read_again();
+            assert_eq!(holders(&store), before, "after {events}");
+            // And so has a second start, until there is another event.
+            store.read_again();
+            assert_eq!(holders(&store), before, "after {events}, again");
+            let added = store.add();
+            store.read_again();
+            assert_eq!(store.holder(added), Some(added));
+            assert!(
+                store.keys.recent.len() <= 1,
+                "{} kept for longer",
+                store.keys.recent.len()
+            );
+        }
     }
 
     #[test]

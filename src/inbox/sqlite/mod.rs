@@ -15,6 +15,7 @@ mod effects;
 #[cfg(any(test, fuzzing))]
 mod in_memory;
 mod jumps;
+mod kept_keys;
 mod key_filter;
 mod keys;
 mod lane;

@@ -135,7 +135,7 @@ async fn two_keys_with_the_same_half_are_two_events() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_key_is_known_while_keys_are_merged_and_after_each_restart() {
-    // So few keys are gathered before they are merged that it goes on all the time.
+    // So few keys are gathered (32) before they are merged that it goes on all the time.
     let mut rig = Rig::with(|settings| settings.bytes_max = 2 << 20);
     let table = |rig: &Rig| -> i64 {
         let sql = rig.sql();
@@ -157,7 +157,7 @@ async fn every_key_is_known_while_keys_are_merged_and_after_each_restart() {
             }
         }
     }
-    assert!((90..120).contains(&table(&rig)), "{}", table(&rig));
+    assert!((64..120).contains(&table(&rig)), "{}", table(&rig));
 }
 
 #[tokio::test(flavor = "multi_thread")]
