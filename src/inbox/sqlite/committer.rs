@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::accept::{accept, held};
 use super::effects::Effects;
+use super::keys::first_place;
 use super::marks;
 use super::prune::{Pruned, Pruner};
 use super::replay;
@@ -297,6 +298,11 @@ impl Committer {
                 let mut left = room;
                 let first = tx.next_seq;
                 tx.may_write_ahead = may_write_ahead;
+                tx.keys.look_ahead(
+                    events
+                        .iter()
+                        .map(|incoming| first_place(&incoming.new.dedup_key.0)),
+                );
                 let mut answers = Vec::with_capacity(events.len());
                 tx.is_awaited = true;
                 for incoming in &events {

@@ -133,6 +133,17 @@ impl Keys {
         Ok(())
     }
 
+    /// Looks for all places of a batch, one behind the other: what of it is not in the core's caches comes at the same time, where a look at
+    /// each before its event would wait for it.
+    pub(super) fn look_ahead(&self, places: impl Iterator<Item = i64>) {
+        let may_be_taken = |place: &i64| {
+            self.recent.contains_key(place)
+                | self.merging.keys.contains_key(place)
+                | self.filter.may_have(*place)
+        };
+        std::hint::black_box(places.filter(may_be_taken).count());
+    }
+
     /// The event that has a place. `select` is the statement that looks for it in the table.
     pub(super) fn at<'c>(
         &self,

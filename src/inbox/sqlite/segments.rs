@@ -27,8 +27,11 @@ const RECORD_BYTES: i64 = 352;
 /// Bytes of a file, about; of a small store's, less.
 const FILE_BYTES: u64 = 32 << 20;
 const FILE_BYTES_MIN: u64 = 256 << 10;
-/// The system's copies of a file before the current one are given back in steps of at least this many bytes.
-const COOLING_STEP_BYTES: u64 = 1 << 20;
+/// The system holds copies of what is written. Those of what is synced are given back in steps of so many bytes, but for the newest ones:
+/// the next that are written find the same memory, which the core's caches still have, and a busy gateway does not fill the
+/// memory of its machine with bodies that nobody reads again.
+const COOLING_STEP_BYTES: u64 = 256 << 10;
+const WARM_BYTES: u64 = 512 << 10;
 /// What is appended is gathered up to about this many bytes, which a core's cache holds, and handed to the system.
 const GATHERED_BYTES: usize = 256 << 10;
 /// Newest events that are asked whether they lie in a file without a row.
@@ -54,29 +57,7 @@ pub(super) struct Segments {
     /// The open transaction has written to a file, and not synced it since.
     wrote: bool,
     unsynced: bool,
-    cooling: Option<Cooling>,
     syncer: Syncer,
-}
-
-/// The file before the current one: the system still holds copies of its pages, for deliveries that are late. They are given back
-/// as the current one grows, or a busy gateway would fill the memory of its machine with bodies that nobody reads again.
-#[derive(Debug)]
-struct Cooling {
-    segment: i64,
-    file: Arc<File>,
-    /// Up to where they were given back.
-    to: u64,
-}
-
-impl Cooling {
-    /// Gives back what lies before `to`, once that is a step.
-    fn cool(&mut self, to: u64) {
-        let bytes = to.saturating_sub(self.to);
-        if bytes >= COOLING_STEP_BYTES {
-            give_back(&self.file, self.to, bytes);
-            self.to = to;
-        }
-    }
 }
 
 /// Lets the system use the memory again in which it holds `bytes` of a file, or with 0 all from there on. Advice: nothing depends
@@ -99,9 +80,21 @@ struct Current {
     /// Up to where a committed transaction has written, and up to where this one has, or will.
     committed: u64,
     end: u64,
+    /// Up to where the system's copies were given back.
+    cooled: u64,
 }
 
 impl Current {
+    /// Gives back the system's copies of what was committed, once they are a step.
+    fn cool(&mut self) {
+        let to = self.committed.saturating_sub(WARM_BYTES);
+        let bytes = to.saturating_sub(self.cooled);
+        if bytes >= COOLING_STEP_BYTES {
+            give_back(&self.file, self.cooled, bytes);
+            self.cooled = to;
+        }
+    }
+
     /// Takes away what no committed transaction has written, for good.
     fn take_back(&self) -> io::Result<()> {
         self.file.set_len(self.committed)?;
@@ -201,7 +194,6 @@ impl Segments {
             filled: Vec::new(),
             wrote: false,
             unsynced: false,
-            cooling: None,
             syncer: Syncer::start().map_err(io)?,
         })
     }
@@ -330,21 +322,12 @@ impl Segments {
         self.wrote = false;
         for full in self.filled.drain(..) {
             self.taken += full.end - full.committed;
-            let before = self.cooling.replace(Cooling {
-                segment: full.segment,
-                file: full.file,
-                to: 0,
-            });
-            if let Some(before) = before {
-                give_back(&before.file, before.to, 0);
-            }
+            give_back(&full.file, full.cooled, 0);
         }
         if let Some(current) = &mut self.current {
             self.taken += current.end - current.committed;
             current.committed = current.end;
-            if let Some(cooling) = &mut self.cooling {
-                cooling.cool(current.end);
-            }
+            current.cool();
         }
     }
 
@@ -406,6 +389,7 @@ impl Segments {
             known: Known::at(path).map_err(write_failed)?,
             committed: 0,
             end: 0,
+            cooled: 0,
         })
     }
 
@@ -432,8 +416,6 @@ impl Segments {
     /// Takes a file away; its row is to follow.
     pub(super) fn remove(&mut self, segment: i64, bodies: &Bodies) -> Result<(), TxError> {
         bodies.forget(segment);
-        // Its space is free once nobody has it open.
-        self.cooling.take_if(|cooling| cooling.segment == segment);
         let path = path_of(&self.folder, segment);
         let bytes = std::fs::metadata(&path).map_or(0, |found| found.len());
         match std::fs::remove_file(&path) {
@@ -573,11 +555,15 @@ mod tests {
             segments.sync().unwrap();
             segments.committed(false);
         }
-        assert!(segments.cooling.is_some());
         for segment in 1..=2 {
             segments.remove(segment, &bodies).unwrap();
         }
-        assert!(segments.cooling.is_none());
+        // Its space is free once nobody has it open.
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let of =
+            |link: &Path| link.starts_with(folder.path()) && link.to_string_lossy().ends_with("(deleted)");
+        let found = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        assert_eq!(found.filter(|link| of(link)).count(), 0);
     }
 
     #[test]
