@@ -487,10 +487,12 @@ impl Committer {
             }
         }
         self.note_alive()?;
-        self.slice(|_, tx| {
-            tx.keys.keep(tx.conn, tx.next_seq)?;
-            Ok(Pruned::default())
-        })?;
+        if self.room() > 0 {
+            self.slice(|_, tx| {
+                tx.keys.keep(tx.conn, tx.next_seq)?;
+                Ok(Pruned::default())
+            })?;
+        }
         self.wal("PRAGMA wal_checkpoint(TRUNCATE)").map(drop)
     }
 

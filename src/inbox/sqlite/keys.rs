@@ -133,8 +133,8 @@ impl Keys {
         Ok(())
     }
 
-    /// Looks for all places of a batch, one behind the other: what of it is not in the core's caches comes at the same time, where a look at
-    /// each before its event would wait for it.
+    /// Looks for all places of a batch, one behind the other: what the core's caches do not have of them comes at the same time,
+    /// where a look before each event would wait for each.
     pub(super) fn look_ahead(&self, places: impl Iterator<Item = i64>) {
         let may_be_taken = |place: &i64| {
             self.recent.contains_key(place)

@@ -27,10 +27,11 @@ const RECORD_BYTES: i64 = 352;
 /// Bytes of a file, about; of a small store's, less.
 const FILE_BYTES: u64 = 32 << 20;
 const FILE_BYTES_MIN: u64 = 256 << 10;
-/// The system holds copies of what is written. Those of what is synced are given back in steps of so many bytes, but for the newest ones:
-/// the next that are written find the same memory, which the core's caches still have, and a busy gateway does not fill the
-/// memory of its machine with bodies that nobody reads again.
+/// The system holds copies of what is written. Those of what is synced are given back in steps of so many bytes: what is written next
+/// gets the same memory, which the core's caches still have, and a busy gateway does not fill the memory of its machine with bodies that
+/// nobody reads again.
 const COOLING_STEP_BYTES: u64 = 256 << 10;
+/// But for the newest.
 const WARM_BYTES: u64 = 512 << 10;
 /// What is appended is gathered up to about this many bytes, which a core's cache holds, and handed to the system.
 const GATHERED_BYTES: usize = 256 << 10;
@@ -542,6 +543,7 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_file_that_is_removed_is_open_nowhere() {
         let folder = tempfile::tempdir().unwrap();
