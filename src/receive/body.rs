@@ -22,9 +22,8 @@ pub(super) struct BodyBudget {
     pub(super) timeout: Duration,
     ceiling: Ceiling,
     share: Share,
-    /// The size, where it was declared, else `bytes_max`.
-    expected: usize,
-    is_declared: bool,
+    /// The size, where it was declared.
+    declared: Option<usize>,
     reserved: usize,
 }
 
@@ -37,11 +36,9 @@ impl BodyBudget {
         bytes_max: usize,
         timeout: Duration,
     ) -> Result<Self, Refusal> {
-        let expected = match declared {
-            Some(bytes) => usize::try_from(bytes).map_err(|_| Refusal::BodyTooLarge)?,
-            None => bytes_max,
-        };
-        if expected > bytes_max {
+        let declared = declared.map(usize::try_from).transpose();
+        let declared = declared.map_err(|_| Refusal::BodyTooLarge)?;
+        if declared.is_some_and(|bytes| bytes > bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
         Ok(Self {
@@ -49,8 +46,7 @@ impl BodyBudget {
             timeout,
             ceiling,
             share,
-            expected,
-            is_declared: declared.is_some(),
+            declared,
             reserved: 0,
         })
     }
@@ -61,14 +57,14 @@ impl BodyBudget {
             return Err(Refusal::BodyTooLarge);
         }
         if bytes > self.reserved {
-            let whole = self.expected;
-            let may_have_all = self.is_declared && whole <= AT_ONCE_BYTES;
-            let wanted = if may_have_all && self.share.try_hold_of_plenty(whole, self.ceiling) {
-                whole
-            } else {
-                let wanted = self.wanted(bytes);
-                self.share.hold(wanted, self.ceiling).await?;
-                wanted
+            let at_once = bytes..=AT_ONCE_BYTES;
+            let wanted = match self.declared.filter(|all| at_once.contains(all)) {
+                Some(all) if self.share.try_hold_of_plenty(all, self.ceiling) => all,
+                _ => {
+                    let wanted = self.wanted(bytes);
+                    self.share.hold(wanted, self.ceiling).await?;
+                    wanted
+                }
             };
             self.reserved = wanted;
         }
@@ -88,7 +84,9 @@ impl BodyBudget {
     /// Room to ask for where a body has so many bytes so far.
     fn wanted(&self, bytes: usize) -> usize {
         let step = bytes.max(STEP_BYTES).checked_next_power_of_two();
-        step.unwrap_or(bytes).min(self.expected).max(bytes)
+        step.unwrap_or(bytes)
+            .min(self.declared.unwrap_or(self.bytes_max))
+            .max(bytes)
     }
 
     /// From here on the body is awaited; what waits for it gives way to others when it is told to, see [`in_time`].

@@ -43,26 +43,13 @@ struct Slots {
     /// The first copy is on its way. The channel is there once a second one waits; it is dropped with the slot, when the
     /// first has ended.
     in_flight: KeyMap<Option<watch::Sender<()>>>,
-    /// The upstream took it; forgotten after this time, whatever the wall clock does.
-    taken: KeyMap<Tick>,
-    /// Tick 0.
+    /// The upstream took it; forgotten after so many nanoseconds since `started`, whatever the wall clock does. Hundreds of thousands
+    /// are kept, and an `Instant` is twice as large.
+    taken: KeyMap<u64>,
     started: Instant,
 }
 
 type KeyMap<V> = HashMap<DedupKey, V, BuildHasherDefault<KeyHasher>>;
-
-/// A time of this process, rounded up: hundreds of thousands are kept, and these are small.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Tick(u32);
-
-const TICK_MILLIS: u128 = 100;
-
-impl Tick {
-    fn is_after(self, now: Instant, started: Instant) -> bool {
-        let millis = now.saturating_duration_since(started).as_millis();
-        u128::from(self.0) * TICK_MILLIS > millis
-    }
-}
 
 /// Takes a dedup key's own bytes: they are a keyed hash already.
 #[derive(Debug, Default)]
@@ -106,7 +93,7 @@ impl Flights {
         let too_many = marks.len().saturating_sub(MARKS_MAX);
         for mark in marks.into_iter().skip(too_many) {
             let left = Duration::from_millis(mark.until.millis_since(now));
-            let until = slots.tick(slots.started + left);
+            let until = slots.nanos(slots.started + left);
             slots.taken.insert(mark.key, until);
         }
         Self(Mutex::new(slots))
@@ -123,7 +110,7 @@ impl Flights {
             return Turn::Wait(ended.subscribe());
         }
         if let Some(until) = slots.taken.get(&key).copied()
-            && until.is_after(now, slots.started)
+            && until > slots.nanos(now)
         {
             return Turn::Taken;
         }
@@ -136,20 +123,19 @@ impl Flights {
 }
 
 impl Slots {
-    /// The first tick that is not before `at`.
-    fn tick(&self, at: Instant) -> Tick {
-        let millis = at.saturating_duration_since(self.started).as_millis();
-        Tick(u32::try_from(millis.div_ceil(TICK_MILLIS)).unwrap_or(u32::MAX))
+    fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.started);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Makes room: what has run out goes, and if that is not enough the half that runs out first.
     fn forget_some(&mut self, now: Instant) {
-        let started = self.started;
-        self.taken.retain(|_, until| until.is_after(now, started));
+        let now = self.nanos(now);
+        self.taken.retain(|_, until| *until > now);
         if self.taken.len() < MARKS_MAX / 2 {
             return;
         }
-        let mut ends: Vec<Tick> = self.taken.values().copied().collect();
+        let mut ends: Vec<u64> = self.taken.values().copied().collect();
         let middle = ends.len() / 2;
         let (_, median, _) = ends.select_nth_unstable(middle);
         let median = *median;
@@ -169,7 +155,7 @@ impl Flight {
         if slots.taken.len() >= MARKS_MAX {
             slots.forget_some(now);
         }
-        let until = slots.tick(until);
+        let until = slots.nanos(until);
         slots.taken.insert(self.key, until);
     }
 }
@@ -299,7 +285,7 @@ mod tests {
         assert!(matches!(flights.turn(key, start), Turn::Wait(_)));
         second.taken(after(10), start);
         assert!(matches!(flights.turn(key, after(9)), Turn::Taken));
-        assert!(matches!(flights.turn(key, after(120)), Turn::First(_)));
+        assert!(matches!(flights.turn(key, after(10)), Turn::First(_)));
     }
 
     #[test]
@@ -348,7 +334,7 @@ mod tests {
         let start = Instant::now();
         let mut slots = flights.lock();
         for n in 0..=255_u8 {
-            let until = slots.tick(start + Duration::from_secs(u64::from(n)));
+            let until = slots.nanos(start + Duration::from_secs(u64::from(n)));
             slots.taken.insert(DedupKey([n; 16]), until);
         }
         slots.forget_some(start + Duration::from_secs(100));
