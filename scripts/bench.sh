@@ -11,7 +11,7 @@ if [ -z "${BENCH_DIR:-}" ]; then
     exit 0
 fi
 cargo build --release --bin hooklatch </dev/null
-binary=$PWD/target/release/hooklatch
+binary=$(realpath -m "${CARGO_TARGET_DIR:-target}")/release/hooklatch
 run=$(mktemp -d)
 trap 'rm -rf "$run"' EXIT
 

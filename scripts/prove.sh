@@ -38,7 +38,8 @@ for rig in "${order[@]}"; do
     cargo build --release --bin hooklatch
     break
 done
-export HOOKLATCH_BIN="$PWD/target/release/hooklatch" PROVE=long
+HOOKLATCH_BIN=$(realpath -m "${CARGO_TARGET_DIR:-target}/release/hooklatch")
+export HOOKLATCH_BIN PROVE=long
 
 failed=()
 : >"$report"

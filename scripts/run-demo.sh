@@ -4,8 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-hooklatch=${HOOKLATCH_BIN:-target/release/hooklatch}
-app=target/release/examples/sample_app
+built=${CARGO_TARGET_DIR:-target}/release
+hooklatch=${HOOKLATCH_BIN:-$built/hooklatch}
+app=$built/examples/sample_app
 config=config/hooklatch.toml
 run=run
 mkdir -p "$run"

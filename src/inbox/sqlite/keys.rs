@@ -12,6 +12,7 @@ use super::key_filter::KeyFilter;
 use super::number_map::NumberMap;
 use super::schema;
 use super::seal::readable;
+use super::sorted_keys::SortedKeys;
 use super::transaction::{TxError, prepared};
 
 /// Places tried when two different keys share their first 64 bits.
@@ -50,11 +51,8 @@ pub(super) struct Keys {
 /// A generation on its way into the table.
 #[derive(Debug, Default)]
 struct Merging {
-    keys: Map,
-    /// Some are not in `keys` any more, or were not for a while.
-    forgot: bool,
-    /// Places and events in their order; up to `committed` they are in the table, up to `at` with the open transaction.
-    order: Vec<(i64, i64)>,
+    keys: SortedKeys,
+    /// Up to `committed` they are in the table, up to `at` with the open transaction.
     at: usize,
     committed: usize,
     /// The last event with a key in it, or before it.
@@ -62,10 +60,11 @@ struct Merging {
 }
 
 #[derive(Debug)]
-struct Change {
-    in_merging: bool,
-    place: i64,
-    before: Option<i64>,
+enum Change {
+    /// A place in `recent`, and which event held it before.
+    Recent(i64, Option<i64>),
+    /// A place in `merging` that was given back.
+    GivenBack(i64),
 }
 
 /// The first place of a key: half of it.
@@ -138,7 +137,7 @@ impl Keys {
     pub(super) fn look_ahead(&self, places: impl Iterator<Item = i64>) {
         let may_be_taken = |place: &i64| {
             self.recent.contains_key(place)
-                | self.merging.keys.contains_key(place)
+                | self.merging.keys.get(*place).is_some()
                 | self.filter.may_have(*place)
         };
         std::hint::black_box(places.filter(may_be_taken).count());
@@ -151,9 +150,9 @@ impl Keys {
         select: &mut Option<CachedStatement<'c>>,
         place: i64,
     ) -> Result<Option<i64>, TxError> {
-        let recent = self.recent.get(&place).or_else(|| self.merging.keys.get(&place));
-        if let Some(seq) = recent {
-            return Ok(Some(*seq));
+        let recent = self.recent.get(&place).copied();
+        if let Some(seq) = recent.or_else(|| self.merging.keys.get(place)) {
+            return Ok(Some(seq));
         }
         if !self.filter.may_have(place) {
             return Ok(None);
@@ -167,11 +166,7 @@ impl Keys {
     /// Gives a place to an event.
     pub(super) fn take(&mut self, place: i64, seq: i64) {
         let before = self.recent.insert(place, seq);
-        self.changes.push(Change {
-            in_merging: false,
-            place,
-            before,
-        });
+        self.changes.push(Change::Recent(place, before));
     }
 
     /// Takes the places of a key back from an event.
@@ -180,18 +175,15 @@ impl Keys {
         for step in 0..PLACES_MAX {
             let place = first.wrapping_add(step);
             let mut found = false;
-            for in_merging in [false, true] {
-                let keys = self.map(in_merging);
-                if keys.get(&place) == Some(&seq) {
-                    let before = keys.remove(&place);
-                    self.merging.forgot |= in_merging;
-                    self.changes.push(Change {
-                        in_merging,
-                        place,
-                        before,
-                    });
-                    found = true;
-                }
+            if self.recent.get(&place) == Some(&seq) {
+                self.recent.remove(&place);
+                self.changes.push(Change::Recent(place, Some(seq)));
+                found = true;
+            }
+            if self.merging.keys.get(place) == Some(seq) {
+                self.merging.keys.give_back(place);
+                self.changes.push(Change::GivenBack(place));
+                found = true;
             }
             // Also where it was merged while it is still in memory.
             let gone = conn
@@ -219,7 +211,7 @@ impl Keys {
     /// Merges up to `most` of these keys; whether more are to follow.
     pub(super) fn merge_some(&mut self, conn: &Connection, most: usize) -> Result<bool, TxError> {
         let merging = &mut self.merging;
-        let left = merging.order.get(merging.at..).unwrap_or_default();
+        let left = merging.keys.from(merging.at);
         let due = self
             .came
             .saturating_mul(MERGED_A_KEY)
@@ -233,7 +225,7 @@ impl Keys {
             "INSERT INTO dedup (key, seq) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = excluded.seq",
         )?;
         for (place, seq) in left.iter().take(count) {
-            if merging.forgot && !merging.keys.contains_key(place) {
+            if !merging.keys.is_held(*place) {
                 continue;
             }
             insert.execute((place, seq))?;
@@ -241,7 +233,7 @@ impl Keys {
         }
         merging.at += count;
         self.merged += count;
-        if merging.at == merging.order.len() {
+        if merging.at == merging.keys.len() {
             Self::set_merged_to(conn, merging.top)?;
         }
         Ok(count < due)
@@ -258,10 +250,9 @@ impl Keys {
     /// event.
     pub(super) fn keep(&self, conn: &Connection, next_seq: i64) -> rusqlite::Result<()> {
         let merging = &self.merging;
-        let left = merging.order.get(merging.at..).unwrap_or_default().iter();
+        let left = merging.keys.from(merging.at).iter();
         // A later event may have taken its place.
-        let left =
-            left.filter(|(place, _)| merging.keys.contains_key(place) && !self.recent.contains_key(place));
+        let left = left.filter(|(place, _)| merging.keys.is_held(*place) && !self.recent.contains_key(place));
         let recent = self.recent.iter().map(|(place, seq)| (*place, *seq));
         kept_keys::write(conn, next_seq, left.copied().chain(recent))
     }
@@ -281,21 +272,19 @@ impl Keys {
             (self.came, self.merged) = (0, 0);
         }
         self.merging.committed = self.merging.at;
-        if self.merging.at < self.merging.order.len() || self.recent.len() < self.generation {
+        if self.merging.at < self.merging.keys.len() || self.recent.len() < self.generation {
             return;
         }
-        let keys = std::mem::take(&mut self.recent);
-        self.recent.reserve(self.generation);
-        let mut order: Vec<_> = keys.iter().map(|(place, seq)| (*place, *seq)).collect();
-        order.sort_unstable_by_key(|(place, _)| *place);
+        // The one before goes first: memory for three is not needed.
+        self.merging = Merging::default();
         self.merging = Merging {
-            keys,
-            forgot: false,
-            order,
+            keys: SortedKeys::new(self.recent.drain()),
             at: 0,
             committed: 0,
             top: next_seq - 1,
         };
+        // After a crash there were more.
+        self.recent.shrink_to(self.generation);
     }
 
     /// Nothing of the transaction is left.
@@ -303,19 +292,11 @@ impl Keys {
         self.merges = false;
         self.ahead_is_lost();
         while let Some(change) = self.changes.pop() {
-            let keys = self.map(change.in_merging);
-            match change.before {
-                Some(seq) => keys.insert(change.place, seq),
-                None => keys.remove(&change.place),
-            };
-        }
-    }
-
-    fn map(&mut self, in_merging: bool) -> &mut Map {
-        if in_merging {
-            &mut self.merging.keys
-        } else {
-            &mut self.recent
+            match change {
+                Change::Recent(place, Some(seq)) => drop(self.recent.insert(place, seq)),
+                Change::Recent(place, None) => drop(self.recent.remove(&place)),
+                Change::GivenBack(place) => self.merging.keys.hold(place),
+            }
         }
     }
 }
@@ -534,16 +515,19 @@ mod tests {
     #[test]
     fn what_is_rolled_back_leaves_no_trace() {
         let mut store = Store::new();
-        while store.keys.merging.order.is_empty() || store.keys.recent.is_empty() {
+        while store.keys.merging.keys.len() == 0 || store.keys.recent.is_empty() {
             store.add();
         }
         let state = |keys: &Keys| {
-            let sorted = |map: &Map| {
-                let mut all: Vec<_> = map.iter().map(|(place, seq)| (*place, *seq)).collect();
-                all.sort_unstable();
-                all
-            };
-            (sorted(&keys.recent), sorted(&keys.merging.keys), keys.merging.at)
+            let mut recent: Vec<_> = keys.recent.iter().map(|(place, seq)| (*place, *seq)).collect();
+            recent.sort_unstable();
+            let merging = &keys.merging;
+            let held = merging
+                .keys
+                .from(0)
+                .iter()
+                .map(|(place, _)| merging.keys.get(*place));
+            (recent, held.collect::<Vec<_>>(), merging.at)
         };
         let before = (state(&store.keys), store.table());
         store.conn.execute_batch("BEGIN").unwrap();

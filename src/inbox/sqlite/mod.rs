@@ -35,6 +35,7 @@ mod row;
 mod schema;
 mod seal;
 mod segments;
+mod sorted_keys;
 mod state;
 mod syncer;
 mod transaction;

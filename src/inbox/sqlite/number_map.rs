@@ -1,9 +1,10 @@
-//! Maps by numbers that nobody can choose so that they collide: of events, which are our own, and of keys, which are hashes.
+//! Maps by numbers, and sets of them, that nobody can choose so that they collide: of events, which are our own, and of keys, which are hashes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 pub(super) type NumberMap<T> = HashMap<i64, T, BuildHasherDefault<Numbers>>;
+pub(super) type NumberSet = HashSet<i64, BuildHasherDefault<Numbers>>;
 
 #[derive(Debug, Default)]
 pub(super) struct Numbers(u64);

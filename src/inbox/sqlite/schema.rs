@@ -118,10 +118,10 @@ pub(super) fn set_up_writer(conn: &Connection, bytes_max: u64) -> rusqlite::Resu
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "trusted_schema", false)?;
-    // Twice as much is no faster. Far more is slower: splitting an index page makes SQLite walk its whole cache at the COMMIT
+    // More is no faster. Far more is slower: splitting an index page makes SQLite walk its whole cache at the COMMIT
     // (`balance_nonroot` parks a page at the far end of the file, and the end of a transaction forgets what lies beyond the
     // file).
-    conn.pragma_update(None, "cache_size", -4_096)?;
+    conn.pragma_update(None, "cache_size", -3_072)?;
     let wal_limit = (64 << 20).min(bytes_max / 8).max(PAGE_BYTES * 16);
     conn.pragma_update(None, "journal_size_limit", as_i64(wal_limit))?;
     conn.pragma_update(None, "max_page_count", as_i64((bytes_max / PAGE_BYTES).max(64)))?;
