@@ -339,6 +339,22 @@ mod tests {
             Self { conn, keys, next: 1 }
         }
 
+        /// With so many events whose keys are not in the table, as a crash in a merge leaves them.
+        fn with_unmerged(events: i64) -> Self {
+            let mut store = Self::new();
+            for seq in 1..=events {
+                let key = key(seq.cast_unsigned() << 32, 0);
+                let row = (seq, &key[..]);
+                store
+                    .conn
+                    .execute("INSERT INTO event VALUES (?1, ?2)", row)
+                    .unwrap();
+            }
+            store.next = events + 1;
+            store.read_again();
+            store
+        }
+
         /// Accepts an event with a key of which nobody else has the first half.
         fn add(&mut self) -> i64 {
             let seq = self.next;
@@ -357,6 +373,12 @@ mod tests {
                 .execute("INSERT INTO event VALUES (?1, ?2)", row)
                 .unwrap();
             self.keys.take(first_place(&key), seq);
+        }
+
+        /// How many of the generation are merged then, and whether more are to follow.
+        fn merge_some(&mut self, most: usize) -> (usize, bool) {
+            let more = self.keys.merge_some(&self.conn, most).unwrap();
+            (self.keys.merging.at, more)
         }
 
         fn holder(&self, of: i64) -> Option<i64> {
@@ -416,24 +438,44 @@ mod tests {
 
     #[test]
     fn a_generation_waits_for_the_one_before() {
-        let mut store = Store::new();
-        // As much as a crash in a merge leaves.
-        for seq in 1..=40_i64 {
-            let key = key(seq.cast_unsigned() << 32, 0);
-            let row = (seq, &key[..]);
-            store
-                .conn
-                .execute("INSERT INTO event VALUES (?1, ?2)", row)
-                .unwrap();
-        }
-        store.next = 41;
-        store.read_again();
+        let mut store = Store::with_unmerged(40);
         for n in 41..=100 {
             store.add();
             for known in 1..=n {
                 assert_eq!(store.holder(known), Some(known), "{known} of {n}");
             }
         }
+    }
+
+    #[test]
+    fn two_keys_are_merged_for_each_that_comes_in_pieces_and_after_a_loss_too() {
+        let mut store = Store::with_unmerged(40);
+        // With it they begin to be merged.
+        store.add();
+        assert_eq!(store.merge_some(9), (0, false));
+        store.keys.came(3);
+        assert_eq!(store.merge_some(2), (2, true));
+        assert_eq!(store.merge_some(4), (6, false));
+        assert_eq!(store.merge_some(9), (6, false));
+        store.keys.committed(store.next, true);
+        store.keys.came(2);
+        assert_eq!(store.merge_some(1), (7, true));
+        store.keys.ahead_is_lost();
+        assert_eq!(store.merge_some(9), (10, false));
+    }
+
+    #[test]
+    fn places_that_the_table_does_not_have_are_soon_known() {
+        let mut store = Store::new();
+        let maybe = |store: &Store| {
+            let absent = (1..=100).map(|n| (n << 32) + 1);
+            absent.filter(|place| store.keys.filter.may_have(*place)).count()
+        };
+        assert_eq!(maybe(&store), 100);
+        for _ in 0..200 {
+            store.add();
+        }
+        assert!(maybe(&store) < 10, "{}", maybe(&store));
     }
 
     #[test]
