@@ -133,6 +133,15 @@ mod tests {
     }
 
     #[test]
+    fn few_hashes_share_their_first_bits() {
+        let hashes = (1..=5_000_i64).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed()));
+        let sorted = SortedKeys::new(hashes.map(|place| (place, 1)));
+        let begins = sorted.buckets.iter();
+        let shared = begins.clone().skip(1).zip(begins).map(|(end, begin)| end - begin);
+        assert!(shared.max().unwrap() <= 4 * PLACES_A_BUCKET);
+    }
+
+    #[test]
     fn they_come_in_their_order_from_any_rank_on() {
         let sorted = SortedKeys::new([(3, 30), (i64::MIN, 10), (-4, 20)].into_iter());
         assert_eq!(sorted.from(0), [(i64::MIN, 10), (-4, 20), (3, 30)]);
