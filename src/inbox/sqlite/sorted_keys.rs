@@ -90,12 +90,15 @@ impl SortedKeys {
 mod tests {
     use super::*;
 
-    /// Hashes, neighbours and the ends, so many of them.
+    fn hashes(count: i64) -> impl Iterator<Item = i64> {
+        (1..=count).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed()))
+    }
+
+    /// Hashes, neighbours and the ends.
     fn places(count: i64) -> Vec<i64> {
         let ends = [i64::MIN, i64::MAX, -1, 0, 1, i64::MAX - 1];
-        let hashes = (1..=count).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed()));
         let neighbours = (1..=count / 10).map(|n| 12_345 + n);
-        let mut all: Vec<_> = hashes.chain(ends).chain(neighbours).collect();
+        let mut all: Vec<_> = hashes(count).chain(ends).chain(neighbours).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -134,8 +137,7 @@ mod tests {
 
     #[test]
     fn few_hashes_share_their_first_bits() {
-        let hashes = (1..=5_000_i64).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed()));
-        let sorted = SortedKeys::new(hashes.map(|place| (place, 1)));
+        let sorted = SortedKeys::new(hashes(5_000).map(|place| (place, 1)));
         let begins = sorted.buckets.iter();
         let shared = begins.clone().skip(1).zip(begins).map(|(end, begin)| end - begin);
         assert!(shared.max().unwrap() <= 4 * PLACES_A_BUCKET);
