@@ -1,5 +1,6 @@
 # Build: docker build -t hooklatch .     Run: see README.md
-ARG BUILDER=docker.io/library/rust:1-bookworm
+# The compiler that the profile in .cargo is of.
+ARG BUILDER=docker.io/library/rust:1.95.0-bookworm
 ARG RUNTIME=docker.io/library/debian:bookworm-slim
 
 FROM ${BUILDER} AS builder

@@ -17,6 +17,7 @@ mod admin;
 mod architecture;
 mod bad_senders;
 mod bad_upstream;
+mod build_profile;
 mod catalogue;
 mod cli;
 mod cli_events;
