@@ -33,10 +33,9 @@ pub(super) const SETTLES_FLUSH: usize = 256;
 const SETTLES_MAX: usize = 2048;
 /// Settlements, and events without rows, wait at most this long for others to ride with.
 const WRITE_WAIT: Duration = Duration::from_millis(50);
-/// Keys read with each transaction until all are known, at least; and for each event in it: more than come, or the end of them
-/// would never be reached.
-const KEYS_A_COMMIT: usize = 256;
-const KEYS_AN_EVENT: usize = 8;
+/// Keys read after each batch, or while nothing comes, until all are known: a quarter of a millisecond. More than come meanwhile, or
+/// the end of them would never be reached.
+const KEYS_AT_ONCE: usize = 4 * BATCH_EVENTS;
 /// That the store is in use is written this often.
 const ALIVE_EVERY: Duration = Duration::from_secs(60);
 /// The counters are written after this many events.
@@ -180,6 +179,8 @@ impl Committer {
             if Instant::now() >= self.next_alive {
                 self.note_alive()?;
             }
+            // Until then each new event is looked for among them.
+            self.beside.keys.learn(&self.conn, KEYS_AT_ONCE);
             if queue.len() < BATCH_EVENTS / 8 {
                 self.prune()?;
             }
@@ -201,7 +202,8 @@ impl Committer {
         {
             until = until.min(since + WRITE_WAIT);
         }
-        if self.log_grew || !self.replays.is_empty() || self.closing || self.pruner.is_busy() {
+        let learns = self.beside.keys.is_learning();
+        if self.log_grew || !self.replays.is_empty() || self.closing || self.pruner.is_busy() || learns {
             until = now;
         }
         if let Some(hold) = self.hold_until {
@@ -514,9 +516,7 @@ fn write_rest(
     replay: Option<&mut Replay>,
     count_at: i64,
 ) -> Result<bool, TxError> {
-    let came = tx.keys.merge(tx.conn)?;
-    tx.keys
-        .learn(tx.conn, KEYS_A_COMMIT.max(came.saturating_mul(KEYS_AN_EVENT)));
+    tx.keys.merge(tx.conn)?;
     tx.close_delivered()?;
     for parking in parkings {
         tx.park(parking)?;

@@ -10,6 +10,8 @@ const BITS_A_PLACE: usize = 16;
 /// Places of the smallest filter, and of the largest: 128 KiB and 16 MiB. With more it answers "maybe" more often.
 const PLACES_MIN: usize = 64 << 10;
 const PLACES_MAX: usize = 8 << 20;
+/// So many rows say within a few per cent how many the table has.
+const ROWS_TO_JUDGE_BY: usize = 1000;
 
 /// The filter of a table, and the one that will take its place.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ struct Reading {
     words: Words,
     /// The last place that was read.
     after: Option<i64>,
+    /// Rows that were read.
+    rows: usize,
 }
 
 impl KeyFilter {
@@ -63,6 +67,11 @@ impl KeyFilter {
         }
     }
 
+    /// Whether there is more of the table to read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
     /// Reads up to `rows` of the table on.
     pub(super) fn read(&mut self, conn: &Connection, rows: usize) {
         let Some(reading) = &mut self.reading else {
@@ -76,7 +85,12 @@ impl KeyFilter {
             Ok(count) if count < rows => {
                 self.whole = self.reading.take().map(|reading| reading.words);
             }
-            Ok(_) => {}
+            Ok(_) => {
+                let places = reading.expected();
+                if places > reading.words.places && reading.words.places < PLACES_MAX {
+                    self.reading = Some(Reading::new(places));
+                }
+            }
             // What is wrong is met by whoever needs it.
             Err(error) => {
                 tracing::debug!(%error, "the keys of the store cannot be read: each new one is looked up");
@@ -91,7 +105,16 @@ impl Reading {
         Self {
             words: Words::new(places),
             after: None,
+            rows: 0,
         }
+    }
+
+    /// How many places the table has in all, by how many there are up to the last one: they are hashes, spread over all numbers.
+    fn expected(&self) -> usize {
+        let last = self.after.filter(|_| self.rows >= ROWS_TO_JUDGE_BY);
+        let passed = last.map_or(u64::MAX, |last| last.abs_diff(i64::MIN));
+        // A float becomes the nearest number that there is.
+        (self.rows as f64 * (u64::MAX as f64 / passed as f64)) as usize
     }
 
     /// The count of rows that were read.
@@ -109,6 +132,7 @@ impl Reading {
             self.after = Some(place);
             count += 1;
         }
+        self.rows += count;
         Ok(count)
     }
 }
@@ -225,8 +249,8 @@ mod tests {
             filter.read(&conn, 10_000);
             pieces += 1;
         }
-        // Read again for each time that it was too small.
-        assert!(pieces < 3 * COUNT / 10_000, "{pieces}");
+        // Once more only for the first, which says how many there are.
+        assert!(pieces <= COUNT / 10_000 + 2, "{pieces}");
         assert!(in_vain(&filter) < 300, "{}", in_vain(&filter));
         let mut more = random(2);
         for _ in 0..2 * COUNT {

@@ -201,11 +201,11 @@ impl Keys {
         self.came += events;
     }
 
-    /// Merges some keys for each event that has come since the last merge; how many those were.
-    pub(super) fn merge(&mut self, conn: &Connection) -> Result<usize, TxError> {
+    /// Merges some keys for each event that has come since the last merge.
+    pub(super) fn merge(&mut self, conn: &Connection) -> Result<(), TxError> {
         self.merge_some(conn, usize::MAX)?;
         self.merges = true;
-        Ok(self.came)
+        Ok(())
     }
 
     /// Merges up to `most` of these keys; whether more are to follow.
@@ -255,6 +255,11 @@ impl Keys {
         let left = left.filter(|(place, _)| merging.keys.is_held(*place) && !self.recent.contains_key(place));
         let recent = self.recent.iter().map(|(place, seq)| (*place, *seq));
         kept_keys::write(conn, next_seq, left.copied().chain(recent))
+    }
+
+    /// Whether it is not known yet which places of the table are free, or will not be for long.
+    pub(super) fn is_learning(&self) -> bool {
+        self.filter.is_reading()
     }
 
     /// Reads up to `rows` of the table on, to know which places are free.

@@ -21,8 +21,6 @@ const WAL_PAGES: u64 = 250;
 const RESERVE_BYTES: u64 = 64 << 20;
 /// Free pages given back to the volume per tick.
 const VACUUM_PAGES: u64 = 1024;
-/// Keys read per tick until all are known: a few milliseconds.
-const KEYS_A_TICK: usize = 16 << 10;
 /// Rows looked at per lane and tick for the oldest pending delivery.
 const OLDEST_ROWS: usize = 512;
 
@@ -126,7 +124,6 @@ impl Committer {
         );
         shared.figures.limit_bytes.store(limit, Ordering::Relaxed);
         shared.set_full(self.no_room || self.room() == 0);
-        self.beside.keys.learn(&self.conn, KEYS_A_TICK);
         self.find_oldest()
     }
 
