@@ -3,6 +3,7 @@
 # comparison harness, the whole gateway beside others. More arguments go to the harness, such as `--rounds 3 --secs 3`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/load-config.sh
 
 cargo bench </dev/null
 
@@ -17,28 +18,10 @@ trap 'rm -rf "$run"' EXIT
 
 # @PORT@ and @SINK@ are filled in by the harness through the shell below.
 for mode in queue proxy; do
-    cat >"$run/$mode.toml" <<EOT
-listen = "127.0.0.1:@PORT@"
-workers = 1
-drain_delay = "0s"
-
-[store]
-path = "$run/$mode-store"
-allow_ephemeral = true
-
-[admin]
-listen = "127.0.0.1:0"
-
-[secrets]
-bench = { value = "bench-secret" }
-
-[[route]]
-path = "/webhook"
-provider = "quantiv"
-secrets = ["bench"]
-mode = "$mode"
-upstream = { url = "http://@SINK@/" }
-EOT
+    {
+        config_head @PORT@ "$run/$mode-store"
+        config_route /webhook quantiv "$mode" @SINK@
+    } >"$run/$mode.toml"
 done
 command_of() {
     echo "sh -c 'sed -e s/@PORT@/{port}/ -e s/@SINK@/{sink}/ $run/$1.toml >{run}/hooklatch.toml && exec $binary run -c {run}/hooklatch.toml'"

@@ -6,6 +6,7 @@
 # Binaries and counts stay in target/profile, so that it is faster again when only the load has changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/load-config.sh
 exec </dev/null
 
 scripts/setup.sh valgrind
@@ -56,34 +57,14 @@ load() { # PATH OPTION...
 }
 
 providers=(quantiv quintago iverton ltvboost connectgain)
-cat >"$work/run/hooklatch.toml" <<EOT
-listen = "127.0.0.1:$port"
-workers = 1
-drain_delay = "0s"
-
-[store]
-path = "$work/run/store"
-allow_ephemeral = true
-
-[admin]
-listen = "127.0.0.1:0"
-
-[secrets]
-bench = { value = "bench-secret" }
-EOT
-for mode in queue proxy; do
-    for provider in "${providers[@]}"; do
-        cat >>"$work/run/hooklatch.toml" <<EOT
-
-[[route]]
-path = "/$mode/$provider"
-provider = "$provider"
-secrets = ["bench"]
-mode = "$mode"
-upstream = { url = "http://127.0.0.1:$sink_port/" }
-EOT
+{
+    config_head "$port" "$work/run/store"
+    for mode in queue proxy; do
+        for provider in "${providers[@]}"; do
+            config_route "/$mode/$provider" "$provider" "$mode" "127.0.0.1:$sink_port"
+        done
     done
-done
+} >"$work/run/hooklatch.toml"
 
 # Cargo names functions by the features of what they use, which differ where examples and benches are built too.
 for targets in "--bin hooklatch" "--bin hooklatch --example sample_app"; do

@@ -257,7 +257,7 @@ impl Keys {
         kept_keys::write(conn, next_seq, left.copied().chain(recent))
     }
 
-    /// Whether it is not known yet which places of the table are free, or will not be for long.
+    /// Whether there is more of the table to read.
     pub(super) fn is_learning(&self) -> bool {
         self.filter.is_reading()
     }
