@@ -4,6 +4,9 @@
 //! display, retention, dedup windows and `until`.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::event::Timestamp;
 
@@ -27,6 +30,33 @@ impl Clock for SystemClock {
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
         Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// One look at both clocks. What follows within a request needs only one of them: a look costs as much as a small copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// By the monotonic clock.
+    pub at: Instant,
+    /// By the wall clock.
+    pub wall: Timestamp,
+}
+
+impl Moment {
+    /// Looks at both.
+    pub fn now(clock: &dyn Clock) -> Self {
+        Self {
+            at: Instant::now(),
+            wall: clock.now(),
+        }
+    }
+
+    /// The wall time at `later`, to the nearest millisecond; this moment's where `later` is earlier. A wall clock that is set in
+    /// between is not seen.
+    pub fn wall_at(self, later: Instant) -> Timestamp {
+        let passed = later.saturating_duration_since(self.at) + Duration::from_micros(500);
+        let millis = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
+        Timestamp(self.wall.0.saturating_add(millis))
     }
 }
 
@@ -54,5 +84,30 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_time_of_a_later_instant_is_that_of_the_moment_and_what_has_passed() {
+        let moment = Moment::now(&ManualClock::new(Timestamp(1000)));
+        for (micros, wall) in [
+            (0, 1000),
+            (499, 1000),
+            (500, 1001),
+            (1499, 1001),
+            (2_000_000, 3000),
+        ] {
+            let later = moment.at + Duration::from_micros(micros);
+            assert_eq!(moment.wall_at(later), Timestamp(wall), "{micros}");
+        }
+        let earlier = Moment {
+            at: moment.at + Duration::from_secs(1),
+            ..moment
+        };
+        assert_eq!(earlier.wall_at(moment.at), Timestamp(1000));
     }
 }

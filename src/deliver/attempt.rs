@@ -6,7 +6,8 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use super::LaneSettings;
-use crate::event::{KeptEvent, Timestamp};
+use crate::clock::Moment;
+use crate::event::KeptEvent;
 use crate::handoff;
 use crate::upstream::{Answer, CallError, Client, Request};
 
@@ -34,13 +35,13 @@ impl AttemptError {
 #[derive(Debug)]
 pub(super) struct Panicked;
 
-/// Sends `event` to the lane's endpoint. `head` is scratch space, reused from attempt to attempt.
+/// Sends `event` to the lane's endpoint, at `now`. `head` is scratch space, reused from attempt to attempt.
 pub(super) async fn attempt(
     client: &Client,
     settings: &LaneSettings,
     event: &KeptEvent,
     number: u32,
-    now: Timestamp,
+    now: Moment,
     head: &mut Vec<u8>,
 ) -> Result<Answer, AttemptError> {
     head.clear();
@@ -50,7 +51,7 @@ pub(super) async fn attempt(
             key: &event.key,
             number,
             possible_duplicate_of: event.possible_duplicate_of.as_ref(),
-            now,
+            now: now.wall,
         };
         handoff::write_head(head, &settings.endpoint, &settings.handoff, &event.event, about);
         let request = Request {
@@ -58,7 +59,9 @@ pub(super) async fn attempt(
             body: &event.event.body,
             is_head: &*event.event.method == "HEAD",
         };
-        client.call(&settings.endpoint, request, &settings.limits).await
+        client
+            .call_at(now.at, &settings.endpoint, request, &settings.limits)
+            .await
     });
     match caught(call).await {
         Ok(result) => result.map_err(AttemptError::Call),

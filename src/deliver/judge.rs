@@ -128,6 +128,7 @@ mod tests {
             status,
             headers,
             body: Bytes::new(),
+            at: tokio::time::Instant::now(),
         })
     }
 

@@ -20,8 +20,8 @@ use super::judge::{Circumstances, judge};
 use super::lease::Lease;
 use super::pace::{Pace, Paid};
 use super::{LaneSettings, lock};
-use crate::clock::Clock;
-use crate::event::Target;
+use crate::clock::{Clock, Moment};
+use crate::event::{Target, Timestamp};
 use crate::inbox::{Inbox, InboxError, Outcome};
 use crate::shutdown::{Phase, Watch};
 use crate::telemetry::{AttemptEnd, AttemptResult, TargetMeter, Telemetry};
@@ -112,11 +112,21 @@ struct Turn {
 
 /// An attempt that may start now.
 struct Start<'a> {
+    at: Instant,
     lease: Lease,
     plan: Arc<Plan>,
     is_probe: bool,
     /// Held until the attempt has ended.
     place: Place<'a>,
+}
+
+/// How long an attempt took, and when it ended.
+struct Tried {
+    attempt: u32,
+    elapsed: Duration,
+    at: Timestamp,
+    /// Since the event was received.
+    lag: Duration,
 }
 
 /// One of the lane's places for attempts.
@@ -231,7 +241,8 @@ impl Lane {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let gate = lock(&self.breaker).gate(Instant::now());
+            let now = Instant::now();
+            let gate = lock(&self.breaker).gate(now);
             let claim_max = match gate {
                 Gate::Pass => places.min(CLAIM_MAX).min(plan.pace.claim_max()),
                 Gate::Probe => PROBE_CHOICE,
@@ -253,7 +264,7 @@ impl Lane {
                 }
             }
             if let Err(wait) = plan.pace.pass(&mut turn.paid) {
-                self.pause(turn, Some(Instant::now() + wait)).await;
+                self.pause(turn, Some(now + wait)).await;
                 continue;
             }
             let is_probe = gate == Gate::Probe;
@@ -268,6 +279,7 @@ impl Lane {
             let Some(lease) = chosen else { continue };
             self.busy.fetch_add(1, Ordering::AcqRel);
             return Some(Start {
+                at: now,
                 lease,
                 plan,
                 is_probe,
@@ -327,6 +339,7 @@ impl Lane {
     /// Makes one attempt and settles it.
     async fn make(&self, start: Start<'_>, head: &mut Vec<u8>) {
         let Start {
+            at: began,
             lease,
             plan,
             is_probe,
@@ -336,14 +349,18 @@ impl Lane {
         let settings = &plan.settings;
         let job = lease.job();
         let attempts = job.attempts.saturating_add(1);
-        let began = Instant::now();
-        let began_wall = clock.now();
-        let result = attempt(client, settings, &job.event, attempts, began_wall, head).await;
+        let began = Moment {
+            at: began,
+            wall: clock.now(),
+        };
+        let result = attempt(client, settings, &job.event, attempts, began, head).await;
         if result.as_ref().is_err_and(|error| error.is_panic()) {
             self.shared.telemetry.panicked("deliver");
         }
-        let ended = Instant::now();
-        let ended_wall = clock.now();
+        let ended = result
+            .as_ref()
+            .map_or_else(|_| Instant::now(), |answer| answer.at);
+        let ended_wall = began.wall_at(ended);
         let circumstances = Circumstances {
             plan: &settings.retry,
             attempts,
@@ -353,7 +370,13 @@ impl Lane {
         };
         let verdict = judge(&result, circumstances);
         let lag = Duration::from_millis(ended_wall.millis_since(job.event.event.received_at));
-        self.tell(&lease, attempts, &verdict.outcome, ended - began, lag);
+        let tried = Tried {
+            attempt: attempts,
+            elapsed: ended - began.at,
+            at: ended_wall,
+            lag,
+        };
+        self.tell(&lease, &verdict.outcome, tried);
         let event = lease.job().event.seq;
         lease.settle(attempts, verdict.outcome);
         let change = lock(&self.breaker).ended(verdict.sign, event, is_probe, ended, fastrand::f64());
@@ -365,7 +388,7 @@ impl Lane {
         drop(place);
     }
 
-    fn tell(&self, lease: &Lease, attempt: u32, outcome: &Outcome, elapsed: Duration, lag: Duration) {
+    fn tell(&self, lease: &Lease, outcome: &Outcome, tried: Tried) {
         let kept = &lease.job().event;
         let mut end = AttemptEnd {
             result: AttemptResult::Delivered,
@@ -373,16 +396,17 @@ impl Lane {
             error: None,
             event_id: kept.event.event_id.as_deref(),
             seq: kept.seq,
-            attempt,
+            attempt: tried.attempt,
             body_bytes: kept.event.body.len(),
-            elapsed,
+            elapsed: tried.elapsed,
+            at: tried.at,
             lag: None,
             next_wait: None,
         };
         match outcome {
             Outcome::Delivered { status } => {
                 end.status = Some(*status);
-                end.lag = Some(lag);
+                end.lag = Some(tried.lag);
             }
             Outcome::Retry { wait, status, error } => {
                 end.result = AttemptResult::Retry;

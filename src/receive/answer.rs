@@ -457,6 +457,7 @@ mod tests {
                 field("Set-Cookie", "b"),
             ],
             body: Bytes::from_static(b"ok"),
+            at: tokio::time::Instant::now(),
         });
         let names: Vec<_> = answer
             .relayed

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::answer::Refusal;
 use super::limit::{Ceiling, Share};
+use crate::upstream::Timer;
 
 /// Room is taken in steps that double from this one on, so that no sender holds more than twice what it has sent.
 const STEP_BYTES: usize = 16 * 1024;
@@ -124,6 +125,9 @@ pub(super) trait BodySource: Send {
     fn take_here(&mut self, _budget: &mut BodyBudget) -> Option<Bytes> {
         None
     }
+
+    /// The timer of the connection, for what follows the body.
+    fn timer(&mut self) -> &mut Timer;
 
     /// Reads the whole body, byte for byte, answering `Expect: 100-continue` first where it was asked for.
     async fn read(&mut self, budget: &mut BodyBudget) -> Result<Bytes, Refusal>;

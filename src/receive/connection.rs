@@ -199,19 +199,23 @@ where
         let began = Instant::now();
         let head = tokio::select! {
             biased;
-            head = connection.read_head(&snapshot.limits, accepted, sender) => head,
+            head = connection.read_head(&snapshot.limits, began, accepted, sender) => head,
             // Whoever is in the middle of a header may finish it; an idle connection just ends.
             () = &mut last_call => match connection.begun() {
-                true => connection.read_head(&snapshot.limits, Some(Instant::now()), sender).await,
+                true => {
+                    let now = Instant::now();
+                    connection.read_head(&snapshot.limits, now, Some(now), sender).await
+                }
                 false => Ok(None),
             },
         };
         match head {
             Ok(None) => return,
             Err(refusal) => {
-                let answer = door.headless(&refusal, line.peer, began.elapsed());
+                let (answer, made_at) = door.headless(&refusal, line.peer, began.elapsed());
                 if refusal != Refusal::Aborted {
-                    connection.write_answer(&answer, None, true, &door.date).await;
+                    let date = door.date.of(made_at);
+                    connection.write_answer(&answer, None, true, &date).await;
                     drop(active);
                     connection.close().await;
                 }
@@ -219,10 +223,11 @@ where
             }
             Ok(Some(head)) => {
                 // Apart, so that a connection that idles is not as large as one that is served.
-                let answer = Box::pin(door.handle(&head, &mut connection, line)).await;
+                let (answer, made_at) = Box::pin(door.handle(&head, &mut connection, line)).await;
                 let stopping = door.is_stopping() || line.place.asked().is_some();
+                let date = door.date.of(made_at);
                 let reusable = connection
-                    .write_answer(&answer, Some(&head), stopping, &door.date)
+                    .write_answer(&answer, Some(&head), stopping, &date)
                     .await;
                 if !reusable {
                     drop(active);
@@ -278,8 +283,9 @@ async fn refuse(door: &FrontDoor, stream: Stream) {
     };
     let answer = Answer::refused(&Refusal::Connections, None);
     let mut connection = Http1::new(stream, door.limiter.share());
+    let date = door.date.of(door.clock.now());
     let said = tokio::time::timeout(REFUSAL_TIMEOUT, async {
-        connection.write_answer(&answer, None, true, &door.date).await;
+        connection.write_answer(&answer, None, true, &date).await;
         connection.close().await;
     });
     // It was refused either way.

@@ -1,28 +1,28 @@
 //! The `Date` field, made once a second.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::clock::Clock;
+use crate::event::Timestamp;
 
-/// Gives the present time as RFC 9110, 5.6.7 writes it.
+/// Gives a time as RFC 9110, 5.6.7 writes it.
 #[derive(Debug)]
 pub(super) struct HttpDate {
-    clock: Arc<dyn Clock>,
     last: Mutex<(i64, Bytes)>,
 }
 
-impl HttpDate {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+impl Default for HttpDate {
+    fn default() -> Self {
         Self {
-            clock,
             last: Mutex::new((i64::MIN, Bytes::new())),
         }
     }
+}
 
-    pub(super) fn now(&self) -> Bytes {
-        let second = self.clock.now().0.div_euclid(1000);
+impl HttpDate {
+    pub(super) fn of(&self, at: Timestamp) -> Bytes {
+        let second = at.0.div_euclid(1000);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.0 != second {
             let time = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
@@ -38,15 +38,16 @@ impl HttpDate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
-    use crate::event::Timestamp;
 
     #[test]
     fn the_example_of_the_rfc() {
-        let clock = Arc::new(ManualClock::new(Timestamp(784_111_777_000)));
-        let date = HttpDate::new(clock.clone());
-        assert_eq!(date.now(), "Sun, 06 Nov 1994 08:49:37 GMT");
-        clock.advance(1000);
-        assert_eq!(date.now(), "Sun, 06 Nov 1994 08:49:38 GMT");
+        let date = HttpDate::default();
+        for (at, said) in [
+            (784_111_777_000, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_111_777_999, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_111_778_000, "Sun, 06 Nov 1994 08:49:38 GMT"),
+        ] {
+            assert_eq!(date.of(Timestamp(at)), said);
+        }
     }
 }

@@ -12,15 +12,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::answer::{Answer, Refusal};
 use super::body::{self, BodyBudget, BodySource};
-use super::date::HttpDate;
 use super::head::{Framing, Head};
 use super::limit::{Ceiling, Share, Standing};
 use super::settings::Limits;
-use crate::upstream::Chunks;
+use crate::upstream::{Chunks, Timer};
 
 /// The first read of a connection. What a header takes beyond it is counted with the bodies.
 const READ_BYTES: usize = 4096;
@@ -49,6 +48,7 @@ pub(super) struct Http1<S> {
     body: BodyState,
     /// Room for a large header, until the next one.
     share: Share,
+    timer: Timer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
             out: Vec::new(),
             body: BodyState::Done,
             share,
+            timer: Timer::default(),
         }
     }
 
@@ -79,11 +80,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
 
     /// The next head. `Ok(None)`: the sender closed, or idled too long, between requests.
     ///
-    /// A first request has `header_timeout` from `accepted`; a later one may be awaited for `keepalive_idle`, and has
+    /// A first request has `header_timeout` from `accepted`; a later one may be awaited for `keepalive_idle` from `now`, and has
     /// `header_timeout` from its first byte. `sender` is asked where a header is large.
     pub(super) async fn read_head(
         &mut self,
         limits: &Limits,
+        now: Instant,
         accepted: Option<Instant>,
         sender: impl Fn() -> Standing,
     ) -> Result<Option<Head>, Refusal> {
@@ -126,14 +128,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
                 asked.get_or_insert_with(|| self.share.begin_reading(sender()));
                 self.share.hold(self.buffer.len(), ceiling).await?;
             }
-            let until = deadline.unwrap_or_else(|| Instant::now() + limits.keepalive_idle);
+            let until = deadline.unwrap_or(now + limits.keepalive_idle);
             self.buffer.reserve(READ_BYTES);
             let read = self.stream.read_buf(&mut self.buffer);
             let read = match &asked {
-                None => timeout_at(until, read).await,
+                None => self.timer.until(until, read).await,
                 Some(asked) => tokio::select! {
                     biased;
-                    read = timeout_at(until, read) => read,
+                    read = self.timer.until(until, read) => read,
                     () = asked.notified() => return Err(Refusal::Memory),
                 },
             };
@@ -151,13 +153,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
     }
 
     /// Writes the answer to `request`, which is none when there was no head to read; `true` when the connection can
-    /// serve another one. `stopping` ends the connection with this answer.
+    /// serve another one. `stopping` ends the connection with this answer; `date` is its `Date`.
     pub(super) async fn write_answer(
         &mut self,
         answer: &Answer,
         request: Option<&Head>,
         stopping: bool,
-        date: &HttpDate,
+        date: &[u8],
     ) -> bool {
         let wanted = request.is_some_and(|head| head.keep_alive) && !stopping && !answer.close;
         let reusable = wanted && self.drop_unread_body();
@@ -334,6 +336,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Http1<S> {
         }
     }
 
+    fn timer(&mut self) -> &mut Timer {
+        &mut self.timer
+    }
+
     fn take_here(&mut self, budget: &mut BodyBudget) -> Option<Bytes> {
         let BodyState::Unread {
             framing: Framing::Sized(length),
@@ -461,19 +467,19 @@ enum Persistence {
     Implied,
 }
 
-fn write_head(out: &mut Vec<u8>, answer: &Answer, sized: bool, persistence: Persistence, date: &HttpDate) {
+fn write_head(out: &mut Vec<u8>, answer: &Answer, sized: bool, persistence: Persistence, date: &[u8]) {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or("Answer").as_bytes());
     out.extend_from_slice(b"\r\n");
-    for (name, value) in fields(answer, date).iter() {
+    each_field(answer, date, |name, value| {
         out.extend_from_slice(name);
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
-    }
+    });
     // RFC 9110, 8.6: none with 1xx and 204, and with 304 only that of the body that did not change.
     if sized && !matches!(answer.status, 204 | 304) {
         out.extend_from_slice(b"Content-Length: ");
@@ -488,33 +494,27 @@ fn write_head(out: &mut Vec<u8>, answer: &Answer, sized: bool, persistence: Pers
     out.extend_from_slice(b"\r\n");
 }
 
-/// The fields of an answer but for its framing; the same over HTTP/1.1 and HTTP/2.
-pub(super) fn fields(answer: &Answer, date: &HttpDate) -> Vec<(Bytes, Bytes)> {
-    let mut fields = Vec::with_capacity(4);
+/// Calls `put` with name and value of each field of an answer but for its framing; the same over HTTP/1.1 and HTTP/2.
+pub(super) fn each_field(answer: &Answer, date: &[u8], mut put: impl FnMut(&[u8], &[u8])) {
     let mut dated = false;
     match &answer.relayed {
         Some(relayed) => {
-            dated = relayed.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"date"));
-            fields.extend(relayed.iter().cloned());
+            for (name, value) in relayed {
+                dated |= name.eq_ignore_ascii_case(b"date");
+                put(name, value);
+            }
         }
-        None => fields.push((
-            Bytes::from_static(b"Content-Type"),
-            Bytes::from_static(answer.content_type.as_bytes()),
-        )),
+        None => put(b"Content-Type", answer.content_type.as_bytes()),
     }
     if !dated {
-        fields.push((Bytes::from_static(b"Date"), date.now()));
+        put(b"Date", date);
     }
     if let Some(seconds) = answer.retry_after {
-        fields.push((
-            Bytes::from_static(b"Retry-After"),
-            Bytes::from(seconds.to_string()),
-        ));
+        put(b"Retry-After", seconds.to_string().as_bytes());
     }
     if let Some(methods) = &answer.allow {
-        fields.push((Bytes::from_static(b"Allow"), Bytes::from(methods.to_string())));
+        put(b"Allow", methods.as_bytes());
     }
-    fields
 }
 
 #[cfg(test)]
@@ -563,7 +563,9 @@ mod tests {
             far
         });
         let head = Http1::new(near, Limiter::new().share())
-            .read_head(&limits(), Some(Instant::now()), || Standing::Unknown)
+            .read_head(&limits(), Instant::now(), Some(Instant::now()), || {
+                Standing::Unknown
+            })
             .await;
         drop(sender.await);
         head
@@ -615,7 +617,9 @@ mod tests {
             let mut connection = Http1::new(near, Limiter::new().share());
             for (path, body) in [("/a", "hello"), ("/b", "world"), ("/c", "")] {
                 let head = connection
-                    .read_head(&limits, (path == "/a").then(Instant::now), || Standing::Unknown)
+                    .read_head(&limits, Instant::now(), (path == "/a").then(Instant::now), || {
+                        Standing::Unknown
+                    })
                     .await
                     .unwrap()
                     .unwrap();
@@ -630,7 +634,7 @@ mod tests {
             drop(sender.await.unwrap());
             assert!(
                 connection
-                    .read_head(&limits, None, || Standing::Unknown)
+                    .read_head(&limits, Instant::now(), None, || Standing::Unknown)
                     .await
                     .unwrap()
                     .is_none()
@@ -657,7 +661,9 @@ mod tests {
             far.write_all(wire.as_bytes()).await.unwrap();
             let mut connection = Http1::new(near, Limiter::new().share());
             let head = connection
-                .read_head(&limits(), Some(Instant::now()), || Standing::Unknown)
+                .read_head(&limits(), Instant::now(), Some(Instant::now()), || {
+                    Standing::Unknown
+                })
                 .await
                 .unwrap()
                 .unwrap();
@@ -684,7 +690,9 @@ mod tests {
         let limits = limits();
         let mut connection = Http1::new(near, Limiter::new().share());
         let head = connection
-            .read_head(&limits, Some(Instant::now()), || Standing::Unknown)
+            .read_head(&limits, Instant::now(), Some(Instant::now()), || {
+                Standing::Unknown
+            })
             .await
             .unwrap()
             .unwrap();

@@ -21,7 +21,9 @@ use super::head::Head;
 use super::http1;
 use super::limit::{Ceiling, Place, Standing};
 use super::{Active, FrontDoor, Line};
+use crate::event::Timestamp;
 use crate::fields::Fields;
+use crate::upstream::Timer;
 
 /// Requests of one connection under way at once.
 const STREAMS_MAX: u32 = 100;
@@ -74,7 +76,8 @@ impl Http2 {
         self.begun.load(Ordering::Relaxed)
     }
 
-    async fn answer(&self, session: &mut ServerSession) -> Answer {
+    /// The answer, and when it was made.
+    async fn answer(&self, session: &mut ServerSession) -> (Answer, Timestamp) {
         let peer = session
             .client_addr()
             .and_then(|address| address.as_inet())
@@ -109,7 +112,10 @@ impl Http2 {
         };
         match room.and(head) {
             Ok(head) => {
-                let mut body = Http2Body { session };
+                let mut body = Http2Body {
+                    session,
+                    timer: Timer::default(),
+                };
                 let line = Line {
                     peer,
                     tls: true,
@@ -121,15 +127,22 @@ impl Http2 {
         }
     }
 
-    async fn write(&self, session: &mut ServerSession, answer: &Answer) -> pingora::Result<()> {
+    async fn write(
+        &self,
+        session: &mut ServerSession,
+        answer: &Answer,
+        made_at: Timestamp,
+    ) -> pingora::Result<()> {
         let is_head = session.req_header().method == Method::HEAD;
         let mut header = ResponseHeader::build(answer.status, Some(6))?;
-        for (name, value) in http1::fields(answer, &self.door.date) {
-            header.append_header(
-                String::from_utf8_lossy(&name).to_ascii_lowercase(),
-                value.as_ref(),
-            )?;
-        }
+        let mut put = Ok(true);
+        http1::each_field(answer, &self.door.date.of(made_at), |name, value| {
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            if put.is_ok() {
+                put = header.append_header(name, value);
+            }
+        });
+        put?;
         if !is_head && !matches!(answer.status, 204 | 304) {
             header.insert_header("content-length", answer.body.len())?;
             session.write_response_header(Box::new(header)).await?;
@@ -152,10 +165,10 @@ impl HttpServerApp for Http2 {
             return None;
         }
         let _active = Active::enter(&self.door);
-        let answer = self.answer(&mut session).await;
+        let (answer, made_at) = self.answer(&mut session).await;
         let patience = WRITE_TIMEOUT + Duration::from_secs((answer.body.len() / SLOWEST_READER) as u64);
         // A sender that does not take its answer, or has gone, gets none; the event, if any, is kept.
-        if let Ok(Ok(())) = timeout(patience, self.write(&mut session, &answer)).await {
+        if let Ok(Ok(())) = timeout(patience, self.write(&mut session, &answer, made_at)).await {
             drop(session.finish().await);
         }
         None
@@ -195,6 +208,7 @@ fn host(authority: Option<&Authority>, fields: &Fields) -> Result<String, Refusa
 
 struct Http2Body<'a> {
     session: &'a mut ServerSession,
+    timer: Timer,
 }
 
 #[async_trait]
@@ -202,6 +216,10 @@ impl BodySource for Http2Body<'_> {
     /// Pingora does not tell.
     fn is_here(&self) -> bool {
         false
+    }
+
+    fn timer(&mut self) -> &mut Timer {
+        &mut self.timer
     }
 
     async fn read(&mut self, budget: &mut BodyBudget) -> Result<Bytes, Refusal> {

@@ -32,13 +32,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::clock::Clock;
-use crate::event::{DedupHashKey, RouteName, Seq};
+use crate::clock::{Clock, Moment};
+use crate::event::{DedupHashKey, RouteName, Seq, Timestamp};
 use crate::inbox::{Inbox, ProxyMark};
 use crate::keys::KeyCache;
 use crate::secret::SecretText;
@@ -129,6 +130,8 @@ struct Trace {
     event_id: Option<Box<str>>,
     seq: Option<Seq>,
     body_bytes: usize,
+    /// When it was answered, where that was looked at already.
+    ended: Option<Instant>,
 }
 
 /// How a request ended when it was not refused.
@@ -157,7 +160,7 @@ impl FrontDoor {
             flights: Arc::new(Flights::new(parts.marks, parts.clock.now())),
             client: parts.client,
             telemetry: parts.telemetry,
-            date: HttpDate::new(parts.clock.clone()),
+            date: HttpDate::default(),
             clock: parts.clock,
             stop: parts.stop,
             active: AtomicUsize::new(0),
@@ -193,10 +196,10 @@ impl FrontDoor {
         }
     }
 
-    /// From a head to the answer, with the request's line and meters. The caller holds an [`Active`] until the answer is
+    /// From a head to the answer, and when that was made, with the request's line and meters. The caller holds an [`Active`] until the answer is
     /// written, its connection's or one of its own.
-    async fn handle(&self, head: &Head, body: &mut dyn BodySource, line: Line<'_>) -> Answer {
-        let started = Instant::now();
+    async fn handle(&self, head: &Head, body: &mut dyn BodySource, line: Line<'_>) -> (Answer, Timestamp) {
+        let began = Moment::now(&*self.clock);
         let snapshot = self.snapshot.load_full();
         let origin = Origin::new(line.peer, line.tls, &head.fields, &snapshot.table.trusted_proxies);
         let mut trace = Trace::default();
@@ -206,6 +209,7 @@ impl FrontDoor {
             head,
             origin: &origin,
             place: line.place,
+            began,
         };
         let outcome = self.receive(visit, &matched, body, &mut trace).await;
         let entry = matched.as_ref().ok().map(|matched| &matched.entry);
@@ -217,6 +221,8 @@ impl FrontDoor {
                 (answer, refusal.result(), Some(refusal.to_string()))
             }
         };
+        let ended = trace.ended.unwrap_or_else(Instant::now);
+        let made_at = began.wall_at(ended);
         let end = RequestEnd {
             result,
             status: answer.status,
@@ -225,13 +231,14 @@ impl FrontDoor {
             seq: trace.seq,
             body_bytes: trace.body_bytes,
             client: origin.client,
-            elapsed: started.elapsed(),
+            elapsed: ended - began.at,
+            at: made_at,
         };
         match entry {
             Some(entry) => entry.meter.request_ended(end),
             None => self.telemetry.unrouted(end),
         }
-        answer
+        (answer, made_at)
     }
 
     /// Waits until the provider of `route` sends its secret in a handshake.
@@ -239,9 +246,10 @@ impl FrontDoor {
         self.captures.wait_for(route.clone()).await.ok()
     }
 
-    /// A request that ended before it had a head.
-    fn headless(&self, refusal: &Refusal, client: IpAddr, elapsed: Duration) -> Answer {
+    /// The answer, and when it was made, to a request that ended before it had a head.
+    fn headless(&self, refusal: &Refusal, client: IpAddr, elapsed: Duration) -> (Answer, Timestamp) {
         let answer = Answer::refused(refusal, None);
+        let at = self.clock.now();
         self.telemetry.unrouted(RequestEnd {
             result: refusal.result(),
             status: answer.status,
@@ -251,8 +259,9 @@ impl FrontDoor {
             body_bytes: 0,
             client,
             elapsed,
+            at,
         });
-        answer
+        (answer, at)
     }
 
     fn is_stopping(&self) -> bool {

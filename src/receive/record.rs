@@ -1,13 +1,15 @@
 //! Queue mode: which upstreams want the event, then one synced commit. The 200 rests on it.
 
 use std::sync::Arc;
-use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::identify::Identified;
 use super::settings::Want;
 use crate::event::UpstreamName;
 use crate::inbox::{Acceptance, Accepted, Inbox, NewEvent};
+use crate::upstream::Timer;
 
 /// Hands the event over to be made durable. `for_all` is what [`for_all`] makes of `wants`.
 pub(super) fn record(
@@ -36,10 +38,14 @@ pub(super) fn record(
     })
 }
 
-/// Waits until the event is durable, or found so. A commit that does not end within `patience` is answered as refused; if it
+/// Waits until the event is durable, or found so. A commit that does not end by `until` is answered as refused; if it
 /// lands later, the sender's retry finds it and is a duplicate.
-pub(super) async fn recorded(acceptance: Acceptance, patience: Duration) -> Result<Accepted, Refusal> {
-    match tokio::time::timeout(patience, acceptance).await {
+pub(super) async fn recorded(
+    acceptance: Acceptance,
+    until: Instant,
+    timer: &mut Timer,
+) -> Result<Accepted, Refusal> {
+    match timer.until(until, acceptance).await {
         Ok(Ok(accepted)) => Ok(accepted),
         Ok(Err(error)) => Err(Refusal::Store(error)),
         Err(_) => Err(Refusal::StoreSlow),

@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use super::answer::{Answer, Refusal};
 use super::body::{BodyBudget, BodySource};
@@ -14,6 +15,7 @@ use super::relay::{self, Relay, Relayed};
 use super::route::{self, Match};
 use super::settings::{Limits, Mode, ProxyUpstream};
 use super::{FrontDoor, Success, Trace, handshake, identify, record, verify};
+use crate::clock::Moment;
 use crate::event::Timestamp;
 use crate::inbox::{Acceptance, Accepted};
 use crate::provider::handshake::Handshake;
@@ -26,6 +28,7 @@ pub(super) struct Visit<'a> {
     pub(super) head: &'a Head,
     pub(super) origin: &'a Origin,
     pub(super) place: &'a Place,
+    pub(super) began: Moment,
 }
 
 /// What is decided once the head was looked at.
@@ -85,11 +88,21 @@ impl FrontDoor {
             }
         };
         trace.body_bytes = raw.len();
-        let received_at = self.clock.now();
         let entry = &matched.entry;
+        let must_wait = verify::must_wait(matched, &raw);
+        // A look at the clock for each that has waited for nothing would be one too many.
+        let mut now = visit.began.at;
+        if !is_here || standing != Standing::Known {
+            now = Instant::now();
+        }
+        let received_at = visit.began.wall_at(now);
         let copy = (entry.asks_in_bodies || entry.quarantine.is_some()).then(|| raw.clone());
-        let verified = match verify::must_wait(matched, &raw) {
-            true => Box::pin(self.verify(visit, matched, claim, raw, received_at)).await,
+        let verified = match must_wait {
+            true => {
+                let verified = Box::pin(self.verify(visit, matched, claim, raw, received_at)).await;
+                now = Instant::now();
+                verified
+            }
             false => verify::verify_now(matched, visit.head, claim, raw, received_at),
         };
         let verified = match self.judge(visit, matched, verified, copy, received_at)? {
@@ -100,12 +113,16 @@ impl FrontDoor {
         drop(turn);
         let done = match self.hand_over(visit, matched, verified, received_at, trace)? {
             Handed::Kept(acceptance) => {
-                let accepted = record::recorded(acceptance, visit.limits.answer_timeout).await;
+                let until = now + visit.limits.answer_timeout;
+                let accepted = record::recorded(acceptance, until, body.timer()).await;
                 accepted.map(|accepted| recorded(&matched.entry, accepted, trace))
             }
             Handed::Away(answered) => answered.await,
         };
-        drop((work, budget));
+        let ended = Instant::now();
+        trace.ended = Some(ended);
+        work.end(ended.into_std());
+        drop(budget);
         done
     }
 

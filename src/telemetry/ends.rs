@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::event::Seq;
+use crate::event::{Seq, Timestamp};
 
 /// How one request ended; the `result` label of `hooklatch_requests_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,6 +134,8 @@ pub struct RequestEnd<'a> {
     pub client: IpAddr,
     /// From the end of the header to the answer.
     pub elapsed: Duration,
+    /// When it ended, by the wall clock.
+    pub at: Timestamp,
 }
 
 /// What is known of an attempt when it ends.
@@ -155,6 +157,8 @@ pub struct AttemptEnd<'a> {
     pub body_bytes: usize,
     /// Of the attempt.
     pub elapsed: Duration,
+    /// When it ended, by the wall clock.
+    pub at: Timestamp,
     /// Received to delivered, when it was.
     pub lag: Option<Duration>,
     /// The wait before the next attempt.

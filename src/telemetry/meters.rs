@@ -93,17 +93,17 @@ impl RouteMeter {
         inner.duration.observe(end.elapsed.as_secs_f64());
         match end.result {
             RequestResult::Accepted | RequestResult::Duplicate => {
-                if lines::informed() && inner.shared.admits_good(&inner.accepted_lines) {
+                if lines::informed() && inner.shared.admits_good(&inner.accepted_lines, end.at) {
                     lines::accepted(&inner.route, &inner.provider, &end);
                 }
             }
             RequestResult::Handshake => {
-                if lines::informed() && inner.shared.admits_good(&inner.accepted_lines) {
+                if lines::informed() && inner.shared.admits_good(&inner.accepted_lines, end.at) {
                     lines::handshake(&inner.route, &inner.provider, &end);
                 }
             }
             _ => {
-                if lines::warned() && inner.shared.admits_trouble(&inner.refused_lines) {
+                if lines::warned() && inner.shared.admits_trouble_at(&inner.refused_lines, end.at) {
                     lines::refused(&inner.route, &inner.provider, &end);
                 }
             }
@@ -263,17 +263,17 @@ impl TargetMeter {
         }
         match end.result {
             AttemptResult::Delivered => {
-                if lines::informed() && inner.shared.admits_good(&inner.delivered_lines) {
+                if lines::informed() && inner.shared.admits_good(&inner.delivered_lines, end.at) {
                     lines::delivered(&inner.target, &end);
                 }
             }
             AttemptResult::Retry => {
-                if lines::warned() && inner.shared.admits_trouble(&inner.retry_lines) {
+                if lines::warned() && inner.shared.admits_trouble_at(&inner.retry_lines, end.at) {
                     lines::retry(&inner.target, &end);
                 }
             }
             AttemptResult::Dead => {
-                if inner.shared.admits_trouble(&inner.dead_lines) {
+                if inner.shared.admits_trouble_at(&inner.dead_lines, end.at) {
                     lines::dead(&inner.target, &end);
                 }
             }

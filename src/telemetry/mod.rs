@@ -22,7 +22,7 @@ use std::time::Duration;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::clock::{Clock, SystemClock};
-use crate::event::{ProviderName, RouteName, Seq, Target};
+use crate::event::{ProviderName, RouteName, Seq, Target, Timestamp};
 use crate::inbox::Counts;
 pub use ends::{AttemptEnd, AttemptResult, RequestEnd, RequestResult};
 use gate::Gate;
@@ -69,20 +69,25 @@ struct Shared {
 }
 
 impl Shared {
-    /// Whether a line about something that went well may be written.
-    fn admits_good(&self, gate: &Gate) -> bool {
-        gate.admit(self.now_secs(), self.lines_per_second.load(Ordering::Relaxed))
+    /// Whether a line about something that went well at `at` may be written.
+    fn admits_good(&self, gate: &Gate, at: Timestamp) -> bool {
+        gate.admit(second_of(at), self.lines_per_second.load(Ordering::Relaxed))
     }
 
-    /// Whether a line about trouble may be written.
+    /// Whether a line about trouble at `at` may be written.
+    fn admits_trouble_at(&self, gate: &Gate, at: Timestamp) -> bool {
+        gate.admit(second_of(at), TROUBLE_LINES_PER_SECOND)
+    }
+
+    /// The same of trouble now.
     fn admits_trouble(&self, gate: &Gate) -> bool {
-        gate.admit(self.now_secs(), TROUBLE_LINES_PER_SECOND)
+        self.admits_trouble_at(gate, self.clock.now())
     }
+}
 
-    fn now_secs(&self) -> u32 {
-        // Only compared for equality with a second nearby, so the upper bits may go.
-        (self.clock.now().0 / 1000) as u32
-    }
+/// Only compared for equality with a second nearby, so the upper bits may go.
+fn second_of(Timestamp(millis): Timestamp) -> u32 {
+    (millis / 1000) as u32
 }
 
 impl fmt::Debug for Telemetry {

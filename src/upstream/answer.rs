@@ -57,8 +57,9 @@ pub(super) fn can_be_answer(bytes: &[u8]) -> bool {
     bytes.get(..seen) == BEGIN.get(..seen)
 }
 
-/// Parses one complete head; `None` for an interim answer (1xx), which is skipped.
-pub(super) fn parse_head(head: &Bytes, is_head: bool) -> Result<Option<Head>, CallError> {
+/// Parses one complete head; `None` for an interim answer (1xx), which is skipped. Without `keep_body` a 2xx says all by its status:
+/// its headers are not kept.
+pub(super) fn parse_head(head: &Bytes, is_head: bool, keep_body: bool) -> Result<Option<Head>, CallError> {
     let mut space = [const { std::mem::MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let complete = httparse::ParserConfig::default()
@@ -85,8 +86,11 @@ pub(super) fn parse_head(head: &Bytes, is_head: bool) -> Result<Option<Head>, Ca
     let framing = framing(parsed.headers, status, version, is_head)?;
     // A 1.0 server keeps the connection only on request, which we never make.
     let keep_alive = version == 1 && !closes(parsed.headers);
-    let headers = parsed
-        .headers
+    let kept = match keep_body || !(200..300).contains(&status) {
+        true => &*parsed.headers,
+        false => &[],
+    };
+    let headers = kept
         .iter()
         .map(|header| {
             (
@@ -166,7 +170,7 @@ mod tests {
     use super::*;
 
     fn parse(head: &str, is_head: bool) -> Result<Option<Head>, CallError> {
-        parse_head(&Bytes::copy_from_slice(head.as_bytes()), is_head)
+        parse_head(&Bytes::copy_from_slice(head.as_bytes()), is_head, true)
     }
 
     #[test]
@@ -315,6 +319,15 @@ mod tests {
         ] {
             let got = parse(&format!("{line}\r\n{headers}\r\n"), false);
             assert!(matches!(got, Err(CallError::BadAnswer(_))), "{name}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn where_no_body_is_wanted_the_headers_of_a_2xx_are_not_kept() {
+        for (status, keep_body, kept) in [(200, true, 1), (200, false, 0), (299, false, 0), (503, false, 1)] {
+            let head = format!("HTTP/1.1 {status} X\r\nRetry-After: 7\r\n\r\n");
+            let head = parse_head(&head.into(), false, keep_body).unwrap().unwrap();
+            assert_eq!((head.status, head.headers.len()), (status, kept), "{keep_body}");
         }
     }
 

@@ -34,7 +34,7 @@ pub struct Limits {
     /// Whether the answer's body is wanted (`proxy`) or read and thrown away up to the cap (delivery).
     ///
     /// Where it is not wanted, the status is the answer: a body that is too long, malformed, late or cut off
-    /// costs the connection and nothing else.
+    /// costs the connection and nothing else. Nor are the headers of a 2xx then.
     pub keep_body: bool,
 }
 
@@ -62,10 +62,12 @@ impl Request<'_> {
 pub struct Answer {
     /// The status, 200 to 599 (anything else is `CallError::BadAnswer`).
     pub status: u16,
-    /// Names and values in order, as received, hop-by-hop ones included.
+    /// Names and values in order, as received, hop-by-hop ones included; empty for a 2xx when `keep_body` is false.
     pub headers: Vec<(Bytes, Bytes)>,
     /// The body, unframed; empty when `keep_body` is false.
     pub body: Bytes,
+    /// When it was complete.
+    pub at: Instant,
 }
 
 impl Answer {
@@ -201,25 +203,38 @@ impl Client {
         request: Request<'_>,
         limits: &Limits,
     ) -> Result<Answer, CallError> {
-        let now = Instant::now();
+        self.call_at(Instant::now(), endpoint, request, limits).await
+    }
+
+    /// As [`Client::call`], of whoever has just looked at the clock: its deadlines count from `now`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call_at(
+        &self,
+        now: Instant,
+        endpoint: &Endpoint,
+        request: Request<'_>,
+        limits: &Limits,
+    ) -> Result<Answer, CallError> {
         let whole_at = after(now, limits.whole);
         let mut outcome = None;
         if let Some(connection) = self.pool.take(endpoint, now) {
-            outcome = Some(exchange(connection, request, limits, whole_at).await);
+            outcome = Some(exchange(connection, request, limits, now, whole_at).await);
         }
         let outcome = match outcome {
             None | Some(Outcome::Unread(_)) => {
                 // Apart: a call over a connection that is there shall not be as large.
                 let dialed = Box::pin(dial(endpoint, &self.names, &self.tls, limits, whole_at));
                 let connection = dialed.await?;
-                exchange(connection, request, limits, whole_at).await
+                exchange(connection, request, limits, Instant::now(), whole_at).await
             }
             Some(outcome) => outcome,
         };
         match outcome {
             Outcome::Answered(answer, connection) => {
                 if let Some(connection) = connection {
-                    self.pool.put(endpoint, connection);
+                    self.pool.put(endpoint, connection, answer.at);
                 }
                 Ok(answer)
             }

@@ -21,6 +21,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use super::client::{CallError, Limits};
 use super::endpoint::Endpoint;
 use super::names::Names;
+use super::timer::Timer;
 
 /// An open connection with what was read from it and not used yet.
 pub(super) struct Connection {
@@ -28,6 +29,7 @@ pub(super) struct Connection {
     pub(super) buffer: BytesMut,
     /// It has served a call.
     pub(super) used: bool,
+    pub(super) timer: Timer,
 }
 
 /// Plain or TLS.
@@ -126,6 +128,7 @@ pub(super) async fn dial(
         stream,
         buffer: BytesMut::new(),
         used: false,
+        timer: Timer::default(),
     })
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::task::yield_now;
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Framing, Head, can_be_answer, head_end, parse_head};
 use super::chunks::Chunks;
@@ -40,23 +40,21 @@ pub(super) enum Outcome {
     Failed(CallError),
 }
 
-/// Writes `request` and reads the answer; `whole_at` is the end of the whole call.
+/// Writes `request` and reads the answer; deadlines count from `now`, and `whole_at` is the end of the whole call.
 pub(super) async fn exchange(
     connection: Connection,
     request: Request<'_>,
     limits: &Limits,
+    now: Instant,
     whole_at: Instant,
 ) -> Outcome {
     // What is ready beside this one is made ready to be sent first: one request behind the other finds the app awake, while
     // one now and then wakes it each time, which costs more than the request.
     yield_now().await;
-    let now = Instant::now();
-    let timer = pin!(sleep_until(after(now, limits.first_byte).min(whole_at)));
     let mut exchange = Exchange {
         connection,
         request,
         limits,
-        timer,
         whole_at,
         write_at: after(now, limits.write),
         answer_at: after(now, limits.first_byte),
@@ -101,9 +99,11 @@ where
         stream: super::dial::Stream::Memory(Box::new(stream)),
         buffer: BytesMut::new(),
         used: false,
+        timer: super::timer::Timer::default(),
     };
-    let whole_at = after(Instant::now(), limits.whole);
-    match exchange(connection, request, limits, whole_at).await {
+    let now = Instant::now();
+    let whole_at = after(now, limits.whole);
+    match exchange(connection, request, limits, now, whole_at).await {
         Outcome::Answered(answer, reusable) => Ok((answer, reusable.is_some())),
         Outcome::Unread(error) | Outcome::Failed(error) => Err(error),
     }
@@ -113,8 +113,6 @@ struct Exchange<'a> {
     connection: Connection,
     request: Request<'a>,
     limits: &'a Limits,
-    /// One timer for all phases; it is not armed unless something is waited for.
-    timer: Pin<&'a mut Sleep>,
     whole_at: Instant,
     write_at: Instant,
     /// Counts once the request is out.
@@ -184,6 +182,7 @@ impl Exchange<'_> {
                 status,
                 headers,
                 body,
+                at: Instant::now(),
             },
             reusable,
         ))
@@ -208,7 +207,7 @@ impl Exchange<'_> {
                 }
             };
             let bytes = self.connection.buffer.split_to(end).freeze();
-            if let Some(head) = parse_head(&bytes, self.request.is_head)? {
+            if let Some(head) = parse_head(&bytes, self.request.is_head, self.limits.keep_body)? {
                 return Ok(head);
             }
             scanned = 0;
@@ -305,7 +304,7 @@ impl Exchange<'_> {
             if seen.replace(self.written) != Some(self.written) {
                 until = self.write_at.min(self.whole_at).min(Instant::now() + LINGER);
             }
-            self.poll_timer(context, until)
+            self.connection.timer.poll_past(context, until)
         })
         .await;
         match self.sending {
@@ -359,7 +358,7 @@ impl Exchange<'_> {
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.closed(part, Some(error)))),
             Poll::Pending => {
                 let (at, timeout) = self.deadline(part);
-                ready!(self.poll_timer(context, at));
+                ready!(self.connection.timer.poll_past(context, at));
                 Poll::Ready(Err(timeout.into()))
             }
         }
@@ -428,21 +427,6 @@ impl Exchange<'_> {
             self.limits.whole
         };
         (at.min(self.whole_at), CallError::Timeout { phase, after })
-    }
-
-    /// Ready once `at` has passed.
-    fn poll_timer(&mut self, context: &mut Context<'_>, at: Instant) -> Poll<()> {
-        // A timer that rings too early is cheaper than one that is set anew for each phase.
-        if self.timer.deadline() > at {
-            self.timer.as_mut().reset(at);
-        }
-        loop {
-            ready!(self.timer.as_mut().poll(context));
-            if Instant::now() >= at {
-                return Poll::Ready(());
-            }
-            self.timer.as_mut().reset(at);
-        }
     }
 
     /// The connection ended (`None`) or failed while `part` was read.

@@ -15,9 +15,11 @@ mod exchange;
 
 mod answer;
 mod chunks;
+mod timer;
 
 pub(crate) use chunks::Chunks;
 pub use client::{Answer, CallError, Client, Limits, Request};
 pub use endpoint::{Endpoint, EndpointError};
 #[cfg(any(test, fuzzing))]
 pub use exchange::exchange_in_memory;
+pub(crate) use timer::Timer;

@@ -62,14 +62,14 @@ impl Pool {
         }
     }
 
-    /// Keeps `connection` for the next call, or closes it where enough are kept.
-    pub(super) fn put(self: &Arc<Self>, endpoint: &Endpoint, connection: Connection) {
+    /// Keeps `connection`, which has worked until `now`, for the next call, or closes it where enough are kept.
+    pub(super) fn put(self: &Arc<Self>, endpoint: &Endpoint, connection: Connection, now: Instant) {
         if self.per_endpoint_max == 0 || self.idle_max.is_zero() {
             return;
         }
         let idle = Idle {
             connection,
-            until: after(Instant::now(), self.idle_max),
+            until: after(now, self.idle_max),
         };
         let mut shelves = self.lock();
         match shelves.shelf(endpoint) {

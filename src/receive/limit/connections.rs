@@ -81,7 +81,10 @@ pub(in crate::receive) struct Seat {
 
 /// While this lives, a request of the connection waits for us.
 #[derive(Debug)]
-pub(in crate::receive) struct Working<'a>(&'a Place);
+pub(in crate::receive) struct Working<'a> {
+    place: &'a Place,
+    ended: Option<Instant>,
+}
 
 impl ConnectionLimit {
     /// As in the configuration.
@@ -269,14 +272,17 @@ impl Place {
             asked: OnceLock::new(),
             leave: Notify::new(),
         };
-        place.waits();
+        place.waits(Instant::now());
         place
     }
 
     /// A request of this connection is ours to deal with until the guard is dropped.
     pub(in crate::receive) fn work(&self) -> Working<'_> {
         self.working.fetch_add(1, Ordering::Relaxed);
-        Working(self)
+        Working {
+            place: self,
+            ended: None,
+        }
     }
 
     pub(in crate::receive) fn is_working(&self) -> bool {
@@ -324,16 +330,23 @@ impl Place {
         self.leave.notify_one();
     }
 
-    fn waits(&self) {
-        let millis = self.epoch.elapsed().as_millis() as u64;
+    fn waits(&self, now: Instant) {
+        let millis = now.saturating_duration_since(self.epoch).as_millis() as u64;
         self.waiting_since.store(millis, Ordering::Relaxed);
+    }
+}
+
+impl Working<'_> {
+    /// Drops it, of whoever has just looked at the clock.
+    pub(in crate::receive) fn end(mut self, now: Instant) {
+        self.ended = Some(now);
     }
 }
 
 impl Drop for Working<'_> {
     fn drop(&mut self) {
-        if self.0.working.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.waits();
+        if self.place.working.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.place.waits(self.ended.unwrap_or_else(Instant::now));
         }
     }
 }
