@@ -51,6 +51,14 @@ impl Moment {
         }
     }
 
+    /// Both clocks at `later`.
+    pub fn later(self, later: Instant) -> Self {
+        Self {
+            at: later,
+            wall: self.wall_at(later),
+        }
+    }
+
     /// The wall time at `later`, to the nearest millisecond; this moment's where `later` is earlier. A wall clock that is set in
     /// between is not seen.
     pub fn wall_at(self, later: Instant) -> Timestamp {
@@ -109,5 +117,7 @@ mod tests {
             ..moment
         };
         assert_eq!(earlier.wall_at(moment.at), Timestamp(1000));
+        let later = moment.later(earlier.at);
+        assert_eq!((later.at, later.wall), (earlier.at, Timestamp(2000)));
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::answer::Refusal;
 use super::identify::Identified;
 use super::settings::ProxyUpstream;
-use crate::clock::Clock;
+use crate::clock::Moment;
 use crate::event::{DedupKey, EventKey, KeyKind, Timestamp};
 use crate::handoff;
 use crate::inbox::{Inbox, ProxyMark};
@@ -172,19 +172,21 @@ pub(super) struct Relay<'a> {
     pub(super) flights: &'a Arc<Flights>,
     pub(super) client: &'a Client,
     pub(super) inbox: Option<&'a dyn Inbox>,
-    pub(super) clock: &'a dyn Clock,
+    /// A moment ago.
+    pub(super) now: Moment,
     pub(super) upstream: &'a ProxyUpstream,
 }
 
 /// Forwards the event unless it was taken before.
 pub(super) async fn relay(relay: Relay<'_>, identified: &Identified) -> Result<Relayed, Refusal> {
     let event = &identified.event;
+    let mut now = relay.now.at;
     // A safe method asks, it does not tell: two equal questions are two questions.
     let repeatable = matches!(&*event.method, "GET" | "HEAD" | "OPTIONS");
     let flight = if repeatable {
         None
     } else {
-        Some(first_or_taken(&relay, identified.dedup_key).await?)
+        Some(first_or_taken(&relay, identified.dedup_key, &mut now).await?)
     };
     let flight = match flight {
         Some(None) => return Ok(Relayed::Duplicate),
@@ -203,7 +205,7 @@ pub(super) async fn relay(relay: Relay<'_>, identified: &Identified) -> Result<R
         key: &key,
         number: 1,
         possible_duplicate_of: None,
-        now: relay.clock.now(),
+        now: relay.now.wall_at(now),
     };
     handoff::write_head(
         &mut head,
@@ -219,14 +221,13 @@ pub(super) async fn relay(relay: Relay<'_>, identified: &Identified) -> Result<R
     };
     match relay
         .client
-        .call(&relay.upstream.endpoint, request, &relay.upstream.limits)
+        .call_at(now, &relay.upstream.endpoint, request, &relay.upstream.limits)
         .await
     {
         Ok(answer) => {
             if let Some(flight) = flight.filter(|_| (200..300).contains(&answer.status)) {
-                let now = Instant::now();
-                flight.taken(now + identified.dedup_window, now);
-                mark(&relay, identified);
+                flight.taken(answer.at + identified.dedup_window, answer.at);
+                mark(&relay, identified, answer.at);
             }
             Ok(Relayed::Answer(answer))
         }
@@ -234,11 +235,15 @@ pub(super) async fn relay(relay: Relay<'_>, identified: &Identified) -> Result<R
     }
 }
 
-/// Waits for its turn. `None`: the upstream has taken the event meanwhile, or had before.
-async fn first_or_taken(relay: &Relay<'_>, key: DedupKey) -> Result<Option<Flight>, Refusal> {
-    let deadline = Instant::now() + relay.upstream.copy_wait;
+/// Waits for its turn, which is `now`, or later. `None`: the upstream has taken the event meanwhile, or had before.
+async fn first_or_taken(
+    relay: &Relay<'_>,
+    key: DedupKey,
+    now: &mut Instant,
+) -> Result<Option<Flight>, Refusal> {
+    let deadline = *now + relay.upstream.copy_wait;
     loop {
-        match relay.flights.turn(key, Instant::now()) {
+        match relay.flights.turn(key, *now) {
             Turn::First(flight) => return Ok(Some(flight)),
             Turn::Taken => return Ok(None),
             Turn::Wait(mut ended) => {
@@ -246,14 +251,15 @@ async fn first_or_taken(relay: &Relay<'_>, key: DedupKey) -> Result<Option<Fligh
                 if tokio::time::timeout_at(deadline, ended.changed()).await.is_err() {
                     return Err(Refusal::CopyInFlight);
                 }
+                *now = Instant::now();
             }
         }
     }
 }
 
-fn mark(relay: &Relay<'_>, identified: &Identified) {
+fn mark(relay: &Relay<'_>, identified: &Identified, taken_at: Instant) {
     if let Some(inbox) = relay.inbox {
-        let at = relay.clock.now();
+        let at = relay.now.wall_at(taken_at);
         let window = i64::try_from(identified.dedup_window.as_millis()).unwrap_or(i64::MAX);
         inbox.mark(ProxyMark {
             key: identified.dedup_key,

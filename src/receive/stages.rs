@@ -91,16 +91,16 @@ impl FrontDoor {
         let entry = &matched.entry;
         let must_wait = verify::must_wait(matched, &raw);
         // A look at the clock for each that has waited for nothing would be one too many.
-        let mut now = visit.began.at;
+        let mut now = visit.began;
         if !is_here || standing != Standing::Known {
-            now = Instant::now();
+            now = now.later(Instant::now());
         }
-        let received_at = visit.began.wall_at(now);
+        let received_at = now.wall;
         let copy = (entry.asks_in_bodies || entry.quarantine.is_some()).then(|| raw.clone());
         let verified = match must_wait {
             true => {
                 let verified = Box::pin(self.verify(visit, matched, claim, raw, received_at)).await;
-                now = Instant::now();
+                now = now.later(Instant::now());
                 verified
             }
             false => verify::verify_now(matched, visit.head, claim, raw, received_at),
@@ -111,9 +111,9 @@ impl FrontDoor {
         };
         // Waiting for the disk takes no turn from others.
         drop(turn);
-        let done = match self.hand_over(visit, matched, verified, received_at, trace)? {
+        let done = match self.hand_over(visit, matched, verified, (received_at, now), trace)? {
             Handed::Kept(acceptance) => {
-                let until = now + visit.limits.answer_timeout;
+                let until = now.at + visit.limits.answer_timeout;
                 let accepted = record::recorded(acceptance, until, body.timer()).await;
                 accepted.map(|accepted| recorded(&matched.entry, accepted, trace))
             }
@@ -224,13 +224,13 @@ impl FrontDoor {
         Ok(Judged::Genuine(verified))
     }
 
-    /// Hands a verified event to the store, or to the app.
+    /// Hands a verified event to the store, or to the app; it is `now`, and the event was received a moment ago.
     fn hand_over<'l>(
         &'l self,
         visit: Visit<'l>,
         matched: &'l Match,
         verified: verify::Verified,
-        received_at: Timestamp,
+        (received_at, now): (Timestamp, Moment),
         trace: &mut Trace,
     ) -> Result<Handed<'l>, Refusal> {
         let Visit { head, origin, .. } = visit;
@@ -257,7 +257,7 @@ impl FrontDoor {
             // A queue route without a store is refused by the configuration.
             (Mode::Queue { .. }, None) => Err(Refusal::Internal),
             (Mode::Proxy(upstream), _) => {
-                let relayed = self.relay(entry, upstream, identified);
+                let relayed = self.relay(entry, upstream, identified, now);
                 Ok(Handed::Away(Box::pin(relayed)))
             }
         }
@@ -330,12 +330,13 @@ impl FrontDoor {
         entry: &route::Entry,
         upstream: &ProxyUpstream,
         identified: identify::Identified,
+        now: Moment,
     ) -> Result<Success, Refusal> {
         let relay = Relay {
             flights: &self.flights,
             client: &self.client,
             inbox: self.inbox.as_deref(),
-            clock: &*self.clock,
+            now,
             upstream,
         };
         let relayed_as = relay::relay(relay, &identified).await?;
