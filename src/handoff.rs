@@ -90,7 +90,9 @@ pub fn write_head(
         if event.verified { b"true" } else { b"false" },
     );
     number(out, "Hooklatch-Attempt", attempt.number);
-    number(out, "Hooklatch-Received-At", event.received_at);
+    out.extend_from_slice(b"Hooklatch-Received-At: ");
+    event.received_at.put(out);
+    out.extend_from_slice(b"\r\n");
     line(out, "Hooklatch-Key", attempt.key.as_str().as_bytes());
     if let Some(first) = attempt.possible_duplicate_of {
         line(out, "Hooklatch-Possible-Duplicate", first.as_str().as_bytes());
@@ -180,7 +182,6 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A number, or a time.
 fn number(out: &mut Vec<u8>, name: &str, value: impl fmt::Display) {
     // Writing to a Vec cannot fail.
     write!(out, "{name}: {value}\r\n").unwrap_or_default();
