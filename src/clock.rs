@@ -1,7 +1,8 @@
 //! Wall time behind a trait, so that tests set it instead of waiting for it.
 //!
 //! Waits and deadlines run on the monotonic clock (`tokio::time`, `std::time::Instant`); wall time is for
-//! display, retention, dedup windows and `until`.
+//! display, retention, dedup windows and `until`. A request or an attempt looks at it once, when it begins: what is later is that,
+//! and what has passed since ([`Moment`]).
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;

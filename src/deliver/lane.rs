@@ -21,7 +21,7 @@ use super::lease::Lease;
 use super::pace::{Pace, Paid};
 use super::{LaneSettings, lock};
 use crate::clock::{Clock, Moment};
-use crate::event::{Target, Timestamp};
+use crate::event::Target;
 use crate::inbox::{Inbox, InboxError, Outcome};
 use crate::shutdown::{Phase, Watch};
 use crate::telemetry::{AttemptEnd, AttemptResult, TargetMeter, Telemetry};
@@ -124,7 +124,7 @@ struct Start<'a> {
 struct Tried {
     attempt: u32,
     elapsed: Duration,
-    at: Timestamp,
+    at: Instant,
     /// Since the event was received.
     lag: Duration,
 }
@@ -373,7 +373,7 @@ impl Lane {
         let tried = Tried {
             attempt: attempts,
             elapsed: ended - began.at,
-            at: ended_wall,
+            at: ended,
             lag,
         };
         self.tell(&lease, &verdict.outcome, tried);

@@ -196,8 +196,8 @@ impl FrontDoor {
         }
     }
 
-    /// From a head to the answer, and when that was made, with the request's line and meters. The caller holds an [`Active`] until the answer is
-    /// written, its connection's or one of its own.
+    /// From a head to the answer, and when that was made, with the request's line and meters. The caller holds an [`Active`]
+    /// until the answer is written, its connection's or one of its own.
     async fn handle(&self, head: &Head, body: &mut dyn BodySource, line: Line<'_>) -> (Answer, Timestamp) {
         let began = Moment::now(&*self.clock);
         let snapshot = self.snapshot.load_full();
@@ -232,7 +232,7 @@ impl FrontDoor {
             body_bytes: trace.body_bytes,
             client: origin.client,
             elapsed: ended - began.at,
-            at: made_at,
+            at: ended,
         };
         match entry {
             Some(entry) => entry.meter.request_ended(end),
@@ -249,7 +249,6 @@ impl FrontDoor {
     /// The answer, and when it was made, to a request that ended before it had a head.
     fn headless(&self, refusal: &Refusal, client: IpAddr, elapsed: Duration) -> (Answer, Timestamp) {
         let answer = Answer::refused(refusal, None);
-        let at = self.clock.now();
         self.telemetry.unrouted(RequestEnd {
             result: refusal.result(),
             status: answer.status,
@@ -259,9 +258,9 @@ impl FrontDoor {
             body_bytes: 0,
             client,
             elapsed,
-            at,
+            at: Instant::now(),
         });
-        (answer, at)
+        (answer, self.clock.now())
     }
 
     fn is_stopping(&self) -> bool {

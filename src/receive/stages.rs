@@ -80,6 +80,7 @@ impl FrontDoor {
         } else {
             None
         };
+        let has_waited = here.is_none() || standing != Standing::Known;
         let (raw, work, turn) = match here {
             Some(raw) => (raw, work, turn),
             None => {
@@ -90,9 +91,9 @@ impl FrontDoor {
         trace.body_bytes = raw.len();
         let entry = &matched.entry;
         let must_wait = verify::must_wait(matched, &raw);
-        // A look at the clock for each that has waited for nothing would be one too many.
+        // Without a wait, for a body, room or a turn, it is as late as it was.
         let mut now = visit.began;
-        if !is_here || standing != Standing::Known {
+        if has_waited {
             now = now.later(Instant::now());
         }
         let received_at = now.wall;

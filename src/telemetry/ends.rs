@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::event::{Seq, Timestamp};
+use tokio::time::Instant;
+
+use crate::event::Seq;
 
 /// How one request ended; the `result` label of `hooklatch_requests_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,8 +136,8 @@ pub struct RequestEnd<'a> {
     pub client: IpAddr,
     /// From the end of the header to the answer.
     pub elapsed: Duration,
-    /// When it ended, by the wall clock.
-    pub at: Timestamp,
+    /// When it ended.
+    pub at: Instant,
 }
 
 /// What is known of an attempt when it ends.
@@ -157,8 +159,8 @@ pub struct AttemptEnd<'a> {
     pub body_bytes: usize,
     /// Of the attempt.
     pub elapsed: Duration,
-    /// When it ended, by the wall clock.
-    pub at: Timestamp,
+    /// When it ended.
+    pub at: Instant,
     /// Received to delivered, when it was.
     pub lag: Option<Duration>,
     /// The wait before the next attempt.

@@ -103,7 +103,7 @@ impl RouteMeter {
                 }
             }
             _ => {
-                if lines::warned() && inner.shared.admits_trouble_at(&inner.refused_lines, end.at) {
+                if lines::warned() && inner.shared.admits_bad(&inner.refused_lines, end.at) {
                     lines::refused(&inner.route, &inner.provider, &end);
                 }
             }
@@ -268,12 +268,12 @@ impl TargetMeter {
                 }
             }
             AttemptResult::Retry => {
-                if lines::warned() && inner.shared.admits_trouble_at(&inner.retry_lines, end.at) {
+                if lines::warned() && inner.shared.admits_bad(&inner.retry_lines, end.at) {
                     lines::retry(&inner.target, &end);
                 }
             }
             AttemptResult::Dead => {
-                if inner.shared.admits_trouble_at(&inner.dead_lines, end.at) {
+                if inner.shared.admits_bad(&inner.dead_lines, end.at) {
                     lines::dead(&inner.target, &end);
                 }
             }

@@ -19,10 +19,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::clock::{Clock, SystemClock};
-use crate::event::{ProviderName, RouteName, Seq, Target, Timestamp};
+use crate::event::{ProviderName, RouteName, Seq, Target};
 use crate::inbox::Counts;
 pub use ends::{AttemptEnd, AttemptResult, RequestEnd, RequestResult};
 use gate::Gate;
@@ -65,29 +66,30 @@ struct Inner {
 struct Shared {
     metrics: Metrics,
     clock: Arc<dyn Clock>,
+    started: Instant,
     lines_per_second: AtomicU32,
 }
 
 impl Shared {
-    /// Whether a line about something that went well at `at` may be written.
-    fn admits_good(&self, gate: &Gate, at: Timestamp) -> bool {
-        gate.admit(second_of(at), self.lines_per_second.load(Ordering::Relaxed))
+    /// Whether a line about something that ended well at `at` may be written.
+    fn admits_good(&self, gate: &Gate, at: Instant) -> bool {
+        gate.admit(self.second_of(at), self.lines_per_second.load(Ordering::Relaxed))
     }
 
-    /// Whether a line about trouble at `at` may be written.
-    fn admits_trouble_at(&self, gate: &Gate, at: Timestamp) -> bool {
-        gate.admit(second_of(at), TROUBLE_LINES_PER_SECOND)
+    /// Whether a line about something that ended in trouble at `at` may be written.
+    fn admits_bad(&self, gate: &Gate, at: Instant) -> bool {
+        gate.admit(self.second_of(at), TROUBLE_LINES_PER_SECOND)
     }
 
-    /// The same of trouble now.
+    /// Whether a line about trouble may be written now.
     fn admits_trouble(&self, gate: &Gate) -> bool {
-        self.admits_trouble_at(gate, self.clock.now())
+        // Only compared for equality with a second nearby, so the upper bits may go.
+        gate.admit((self.clock.now().0 / 1000) as u32, TROUBLE_LINES_PER_SECOND)
     }
-}
 
-/// Only compared for equality with a second nearby, so the upper bits may go.
-fn second_of(Timestamp(millis): Timestamp) -> u32 {
-    (millis / 1000) as u32
+    fn second_of(&self, at: Instant) -> u32 {
+        at.saturating_duration_since(self.started).as_secs() as u32
+    }
 }
 
 impl fmt::Debug for Telemetry {
@@ -107,6 +109,7 @@ impl Telemetry {
         let shared = Arc::new(Shared {
             metrics: Metrics::new(),
             clock,
+            started: Instant::now(),
             lines_per_second: AtomicU32::new(LINES_PER_SECOND),
         });
         // Present from the start, so that the first one shows as an increase.

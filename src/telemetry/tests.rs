@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -44,10 +44,11 @@ fn written(json: bool, act: impl FnOnce()) -> String {
     String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
 }
 
-const START: Timestamp = Timestamp(1_795_223_700_123);
+/// When all that ends here ends.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 fn stopped() -> (Telemetry, Arc<ManualClock>) {
-    let clock = Arc::new(ManualClock::new(START));
+    let clock = Arc::new(ManualClock::new(Timestamp(1_795_223_700_123)));
     (Telemetry::with_clock(clock.clone()), clock)
 }
 
@@ -72,7 +73,7 @@ fn request(result: RequestResult) -> RequestEnd<'static> {
         body_bytes: 512,
         client: CLIENT,
         elapsed: Duration::from_micros(1500),
-        at: START,
+        at: *START,
     }
 }
 
@@ -86,7 +87,7 @@ fn attempt(result: AttemptResult) -> AttemptEnd<'static> {
         attempt: 2,
         body_bytes: 512,
         elapsed: Duration::from_millis(8),
-        at: START,
+        at: *START,
         lag: None,
         next_wait: Some(Duration::from_secs(2)),
     }
@@ -391,7 +392,7 @@ fn a_flood_of_refusals_is_ten_lines_and_a_summary() {
     assert!(summaries.iter().all(|line| line["lines"] == 990), "{summaries:?}");
     let next = lines_of(|| {
         route.request_ended(RequestEnd {
-            at: Timestamp(START.0 + 1000),
+            at: *START + Duration::from_secs(3600),
             ..request(RequestResult::BadSignature)
         });
     });

@@ -40,7 +40,7 @@ pub(super) enum Outcome {
     Failed(CallError),
 }
 
-/// Writes `request` and reads the answer; deadlines count from `now`, and `whole_at` is the end of the whole call.
+/// Writes `request`, until so long after `now`, and reads the answer; `whole_at` is the end of the whole call.
 pub(super) async fn exchange(
     connection: Connection,
     request: Request<'_>,

@@ -18,7 +18,7 @@ pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 pub(crate) struct TooLate;
 
 impl Timer {
-    /// Waits for `future`, at most until `at`.
+    /// Waits for `future`, at most until `at`; one that goes on for as long as its task may (tokio's budget) is let go on.
     ///
     /// # Errors
     /// [`TooLate`] where that passes first; `future` is dropped.
