@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use super::super::support::{App, Connection, PATIENCE, Reply, wait_for};
-use super::rig::{CASE, Rig, five_routes, is_closed, quantiv_raw, route, seen, sign, start, start_with};
+use super::rig::{
+    CASE, Rig, five_routes, is_closed, post_signed, quantiv_raw, route, seen, sign, start, start_with,
+    start_with_store,
+};
 
 const FORGED: (&str, &str) = (
     "X-Quantiv-Signature",
@@ -213,6 +216,44 @@ fn a_slow_body_of_a_sender_that_is_known_outlasts_those_of_others() {
     known.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
     rig.assert_only(["before", "slow"]);
+}
+
+#[test]
+fn what_has_waited_for_room_has_all_of_its_time_for_the_store() {
+    let app = App::with(|request| match request.header(CASE) {
+        Some("held") => Reply::After(Duration::from_millis(700), Reply::Status(200).into()),
+        _ => Reply::Status(200),
+    });
+    let routes = [
+        route("quantiv", "/quantiv", ""),
+        route("quantiv", "/slow", "mode = \"proxy\""),
+    ];
+    let rig = start_with_store(
+        app,
+        "[limits]\nbytes_in_flight = \"1MiB\"\nanswer_timeout = \"400ms\"",
+        "accept_wait = \"100ms\"",
+        &routes.concat(),
+    );
+    let mut connection = rig.open();
+    let send = |connection: &mut Connection, case: &str| {
+        let body = format!("{{\"id\":\"{case}\"}}");
+        post_signed(connection, "quantiv", "/quantiv", case, body.as_bytes()).unwrap()
+    };
+    assert_eq!(send(&mut connection, "before").status, 200);
+    let mut all = b"{\"id\":\"held\",\"padding\":\"".to_vec();
+    all.resize((1 << 20) - 12, b'x');
+    all.extend_from_slice(b"\"}");
+    let mut other = rig.open();
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| post_signed(&mut other, "quantiv", "/slow", "held", &all).unwrap());
+        rig.app.wait_for(2);
+        let started = Instant::now();
+        assert_eq!(send(&mut connection, "waited").status, 200);
+        // Longer than it may wait for the store, or this has shown nothing.
+        assert!(started.elapsed() > Duration::from_millis(500));
+        assert_eq!(held.join().unwrap().status, 200);
+    });
+    rig.assert_only(["before", "held", "waited"]);
 }
 
 #[test]

@@ -29,9 +29,14 @@ pub(super) fn start(top: &str, routes: &str) -> Rig {
 }
 
 pub(super) fn start_with(app: App, top: &str, routes: &str) -> Rig {
+    start_with_store(app, top, "", routes)
+}
+
+/// As [`start_with`]; `store` are further lines of `[store]`.
+pub(super) fn start_with_store(app: App, top: &str, store: &str, routes: &str) -> Rig {
     let mut config = format!(
         "listen = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\n{top}\n[store]\npath = \"{{dir}}/store\"\nallow_ephemeral = \
-         true\n[admin]\nlisten = \"127.0.0.1:0\"\n[secrets]\n"
+         true\n{store}\n[admin]\nlisten = \"127.0.0.1:0\"\n[secrets]\n"
     );
     for (name, ..) in PROVIDERS {
         config.push_str(&format!("{name} = {{ value = \"{}\" }}\n", secret(name)));
