@@ -75,7 +75,7 @@ pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
     /// Starts at `now`.
-    pub fn new(now: Timestamp) -> Self {
+    pub const fn new(now: Timestamp) -> Self {
         Self(AtomicI64::new(now.0))
     }
 

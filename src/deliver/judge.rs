@@ -6,7 +6,7 @@ use super::RetryPlan;
 use super::attempt::AttemptError;
 use super::breaker::Sign;
 use super::schedule;
-use crate::event::Timestamp;
+use crate::clock::Clock;
 use crate::inbox::Outcome;
 use crate::upstream::Answer;
 
@@ -21,8 +21,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) attempts: u32,
     /// Of the delivery, when the attempt was made.
     pub(super) age: Duration,
-    /// Wall time, for a `Retry-After` that is a date.
-    pub(super) now: Timestamp,
+    /// For a `Retry-After` that is a date.
+    pub(super) clock: &'a dyn Clock,
     /// Chance, in `0.0..1.0`.
     pub(super) draw: f64,
 }
@@ -54,7 +54,7 @@ pub(super) fn judge(result: &Result<Answer, AttemptError>, at: Circumstances<'_>
         Ok(answer) => {
             let asked = answer
                 .header("retry-after")
-                .and_then(|value| schedule::retry_after(value, at.now));
+                .and_then(|value| schedule::retry_after(value, at.clock.now()));
             failed(
                 Some(answer.status),
                 &format!("status {}", answer.status),
@@ -102,8 +102,12 @@ fn short(text: &str, bytes_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::event::Timestamp;
     use crate::upstream::CallError;
     use bytes::Bytes;
+
+    static CLOCK: ManualClock = ManualClock::new(Timestamp(784_111_777_000));
 
     const PLAN: RetryPlan = RetryPlan {
         first: Duration::from_secs(1),
@@ -137,7 +141,7 @@ mod tests {
             plan: &PLAN,
             attempts,
             age: Duration::from_secs(age_secs),
-            now: Timestamp(784_111_777_000),
+            clock: &CLOCK,
             draw: 0.5,
         }
     }

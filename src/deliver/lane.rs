@@ -360,16 +360,15 @@ impl Lane {
         let ended = result
             .as_ref()
             .map_or_else(|_| Instant::now(), |answer| answer.at);
-        let ended_wall = began.wall_at(ended);
         let circumstances = Circumstances {
             plan: &settings.retry,
             attempts,
             age: job.age,
-            now: ended_wall,
+            clock: &**clock,
             draw: fastrand::f64(),
         };
         let verdict = judge(&result, circumstances);
-        let lag = Duration::from_millis(ended_wall.millis_since(job.event.event.received_at));
+        let lag = Duration::from_millis(began.wall_at(ended).millis_since(job.event.event.received_at));
         let tried = Tried {
             attempt: attempts,
             elapsed: ended - began.at,

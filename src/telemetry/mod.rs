@@ -104,7 +104,7 @@ impl Telemetry {
         Self::with_clock(Arc::new(SystemClock))
     }
 
-    /// Makes the registry; seconds, ages and times of secrets are read from `clock`.
+    /// Makes the registry; ages and times of secrets are read from `clock`.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let shared = Arc::new(Shared {
             metrics: Metrics::new(),
