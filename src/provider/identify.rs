@@ -136,7 +136,7 @@ pub fn identify(rule: &IdentifyRule, request: &Request<'_>) -> Identity {
 
 /// The texts of the two values; `None` when the body is not one JSON document.
 fn read<'b>(rule: &IdentifyRule, body: &'b [u8]) -> Option<[Option<&'b str>; 2]> {
-    let text = std::str::from_utf8(body).ok()?;
+    let text = simdutf8::basic::from_utf8(body).ok()?;
     let nested = match rule.whole {
         true => Nested::Checked,
         false => Nested::Skipped,
@@ -146,7 +146,7 @@ fn read<'b>(rule: &IdentifyRule, body: &'b [u8]) -> Option<[Option<&'b str>; 2]>
 
 /// The text of the value at a pointer, as it is written; `None` where it is not there or the body is not one JSON document.
 pub(super) fn json_value<'b>(body: &'b [u8], tokens: &[Box<str>]) -> Option<&'b str> {
-    let text = std::str::from_utf8(body).ok()?;
+    let text = simdutf8::basic::from_utf8(body).ok()?;
     find(text, Nested::Checked, [Some(tokens), None])?[0].map(trim_json)
 }
 

@@ -1,6 +1,7 @@
 //! Finds where a JSON object or array ends, 64 bytes at a time, without reading what is in it.
 
-use wide::u8x16;
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, Simd, dispatch, u8x64};
 
 /// Bytes that are looked at together, a bit each.
 const BLOCK: usize = 64;
@@ -10,6 +11,16 @@ const BLOCK: usize = 64;
 ///
 /// Only brackets and strings count. What else stands there is not checked, nor whether a bracket is of its opening's kind.
 pub(super) fn end_of_nested(bytes: &[u8], from: usize, depth_max: usize) -> Option<usize> {
+    end_at_level(Level::new(), bytes, from, depth_max)
+}
+
+/// The same by the instructions of `level`.
+fn end_at_level(level: Level, bytes: &[u8], from: usize, depth_max: usize) -> Option<usize> {
+    dispatch!(level, simd => find_end(simd, bytes, from, depth_max))
+}
+
+#[inline(always)]
+fn find_end<S: Simd>(simd: S, bytes: &[u8], from: usize, depth_max: usize) -> Option<usize> {
     let (mut at, mut depth) = (from, 1);
     let mut strings = Strings::default();
     if depth > depth_max {
@@ -18,24 +29,32 @@ pub(super) fn end_of_nested(bytes: &[u8], from: usize, depth_max: usize) -> Opti
     loop {
         let rest = bytes.get(at..)?;
         let marks = match rest.first_chunk() {
-            Some(block) => Marks::of(block),
+            Some(block) => Marks::of(simd, block),
             None => {
                 let mut last = [b' '; BLOCK];
                 last.get_mut(..rest.len())?.copy_from_slice(rest);
-                Marks::of(&last)
+                Marks::of(simd, &last)
             }
         };
-        let mut brackets = marks.bracket & !strings.inside(&marks);
-        while brackets != 0 {
-            let bracket = brackets.trailing_zeros() as usize;
-            brackets &= brackets - 1;
-            match rest.get(bracket)? {
-                b'{' | b'[' if depth == depth_max => return None,
-                b'{' | b'[' => depth += 1,
-                _ => depth -= 1,
-            }
-            if depth == 0 {
-                return Some(at + bracket + 1);
+        let outside = !strings.inside(&marks);
+        let (opening, closing) = (marks.opening & outside, marks.closing & outside);
+        let (opened, closed) = (opening.count_ones() as usize, closing.count_ones() as usize);
+        if closed < depth && depth + opened <= depth_max {
+            // In whichever order they stand, neither bound is met.
+            depth = depth + opened - closed;
+        } else {
+            let mut brackets = opening | closing;
+            while brackets != 0 {
+                let bracket = brackets & brackets.wrapping_neg();
+                match opening & bracket {
+                    0 => depth -= 1,
+                    _ if depth == depth_max => return None,
+                    _ => depth += 1,
+                }
+                if depth == 0 {
+                    return Some(at + bracket.trailing_zeros() as usize + 1);
+                }
+                brackets &= !bracket;
             }
         }
         at += BLOCK;
@@ -46,30 +65,24 @@ pub(super) fn end_of_nested(bytes: &[u8], from: usize, depth_max: usize) -> Opti
 struct Marks {
     quote: u64,
     backslash: u64,
-    /// `{`, `[`, `}` and `]`.
-    bracket: u64,
+    /// `{` and `[`.
+    opening: u64,
+    /// `}` and `]`.
+    closing: u64,
 }
 
 impl Marks {
     #[inline(always)]
-    fn of(block: &[u8; BLOCK]) -> Self {
-        let all = |byte: u8| u8x16::new([byte; 16]);
-        let mut marks = Self {
-            quote: 0,
-            backslash: 0,
-            bracket: 0,
-        };
-        let (sixteens, _) = block.as_chunks::<16>();
-        for (index, sixteen) in sixteens.iter().enumerate() {
-            let bytes = u8x16::new(*sixteen);
-            // One bit tells `{` from `[` and `}` from `]`, and no other byte becomes one of them by it.
-            let folded = bytes | all(b'{' - b'[');
-            let mark = |equal: u8x16| u64::from(equal.move_mask().cast_unsigned()) << (16 * index);
-            marks.quote |= mark(bytes.cmp_eq(all(b'"')));
-            marks.backslash |= mark(bytes.cmp_eq(all(b'\\')));
-            marks.bracket |= mark(folded.cmp_eq(all(b'{')) | folded.cmp_eq(all(b'}')));
+    fn of<S: Simd>(simd: S, block: &[u8; BLOCK]) -> Self {
+        let bytes = u8x64::from_slice(simd, block);
+        // One bit tells `{` from `[` and `}` from `]`, and no other byte becomes one of them by it.
+        let folded = bytes | (b'{' - b'[');
+        Self {
+            quote: bytes.simd_eq(b'"').to_bitmask(),
+            backslash: bytes.simd_eq(b'\\').to_bitmask(),
+            opening: folded.simd_eq(b'{').to_bitmask(),
+            closing: folded.simd_eq(b'}').to_bitmask(),
         }
-        marks
     }
 }
 
@@ -143,11 +156,32 @@ mod tests {
         None
     }
 
+    /// What this machine's processor can do, and all less that it can do too.
+    fn levels() -> Vec<Level> {
+        let best = Level::new();
+        let mut levels = vec![best, Level::baseline()];
+        #[cfg(target_arch = "x86_64")]
+        {
+            levels.extend(best.as_avx2().map(Simd::level));
+            levels.extend(best.as_sse4_2().map(Simd::level));
+        }
+        levels
+    }
+
+    /// What is found by every level alike.
+    fn found(bytes: &[u8], from: usize, depth_max: usize) -> Option<usize> {
+        let end = end_of_nested(bytes, from, depth_max);
+        for level in levels() {
+            assert_eq!(end_at_level(level, bytes, from, depth_max), end, "{level:?}");
+        }
+        end
+    }
+
     #[test]
     fn ends_are_found_wherever_they_stand() {
         for length in 0..200 {
             let blank = " ".repeat(length);
-            for (value, found) in [
+            for (value, closed) in [
                 ("{}", true),
                 ("[[{}]]", true),
                 (r#"["]"]"#, true),
@@ -160,10 +194,10 @@ mod tests {
                 (r#"["\\\"]"#, false),
             ] {
                 let (first, rest) = value.split_at(1);
-                let behind = if found { r#","]}""# } else { "" };
+                let behind = if closed { r#","]}""# } else { "" };
                 let text = format!("{first}{blank}{rest}{behind}");
-                let end = found.then_some(value.len() + length);
-                assert_eq!(end_of_nested(text.as_bytes(), 1, 128), end, "{text}");
+                let end = closed.then_some(value.len() + length);
+                assert_eq!(found(text.as_bytes(), 1, 128), end, "{text}");
             }
         }
     }
@@ -173,7 +207,7 @@ mod tests {
         for byte in (0..=255_u8).filter(|byte| !b"{}[]\"\\".contains(byte)) {
             let mut text = [byte; 100];
             text[99] = b']';
-            assert_eq!(end_of_nested(&text, 0, 128), Some(100), "{byte}");
+            assert_eq!(found(&text, 0, 128), Some(100), "{byte}");
         }
     }
 
@@ -182,8 +216,8 @@ mod tests {
         let nested = |depth: usize| ["[".repeat(depth), "]".repeat(depth)].concat();
         for depth in [1, 2, 63, 64, 65, 127, 128] {
             let text = nested(depth);
-            assert_eq!(end_of_nested(text.as_bytes(), 1, depth), Some(2 * depth));
-            assert_eq!(end_of_nested(text.as_bytes(), 1, depth - 1), None, "{depth}");
+            assert_eq!(found(text.as_bytes(), 1, depth), Some(2 * depth));
+            assert_eq!(found(text.as_bytes(), 1, depth - 1), None, "{depth}");
         }
     }
 
@@ -194,7 +228,7 @@ mod tests {
             from in 0_usize..80,
             depth_max in 0_usize..12,
         ) {
-            prop_assert_eq!(end_of_nested(&bytes, from, depth_max), plainly(&bytes, from, depth_max));
+            prop_assert_eq!(found(&bytes, from, depth_max), plainly(&bytes, from, depth_max));
         }
 
         #[test]
@@ -203,7 +237,7 @@ mod tests {
             from in 0_usize..80,
         ) {
             let bytes: Vec<u8> = runs.iter().flat_map(|(byte, times)| std::iter::repeat_n(*byte, *times)).collect();
-            prop_assert_eq!(end_of_nested(&bytes, from, 128), plainly(&bytes, from, 128));
+            prop_assert_eq!(found(&bytes, from, 128), plainly(&bytes, from, 128));
         }
     }
 }
