@@ -266,21 +266,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Http1<S> {
         }
         let begun = std::mem::take(&mut self.buffer);
         let room = budget.hold(begun.len() + 1).await?.min(length);
-        let mut body = Vec::with_capacity(room);
+        // A byte past the body, so that the last read gets less than it asked for: else tokio asks the socket once more before
+        // it waits for the next request.
+        let most = |room| room + usize::from(room == length);
+        let mut body = Vec::with_capacity(most(room));
         body.extend_from_slice(&begun);
         drop(begun);
         while body.len() < length {
             // As large as there is room for: what is announced may never come.
             let room = budget.hold(body.len() + 1).await?.min(length);
-            body.reserve_exact(room - body.len());
-            // Never past the body: what follows belongs to the next request.
-            let most = (room - body.len()).min(PIECE_BYTES);
-            let mut rest = (&mut self.stream).take(most as u64);
+            let left = most(room) - body.len();
+            body.reserve_exact(left);
+            let mut rest = (&mut self.stream).take(left.min(PIECE_BYTES) as u64);
             match rest.read_buf(&mut body).await {
                 Ok(0) | Err(_) => return Err(Refusal::Aborted),
                 Ok(_) => let_others_pass(body.len()).await,
             }
         }
+        // It belongs to the next request.
+        self.buffer
+            .extend_from_slice(body.get(length..).unwrap_or_default());
+        body.truncate(length);
         Ok(body.into())
     }
 

@@ -90,7 +90,6 @@ impl FrontDoor {
         };
         trace.body_bytes = raw.len();
         let entry = &matched.entry;
-        let must_wait = verify::must_wait(matched, &raw);
         // Without a wait, for a body, room or a turn, it is as late as it was.
         let mut now = visit.began;
         if has_waited {
@@ -98,7 +97,7 @@ impl FrontDoor {
         }
         let received_at = now.wall;
         let copy = (entry.asks_in_bodies || entry.quarantine.is_some()).then(|| raw.clone());
-        let verified = match must_wait {
+        let verified = match verify::must_wait(matched, &raw) {
             true => {
                 let verified = Box::pin(self.verify(visit, matched, claim, raw, received_at)).await;
                 now = now.later(Instant::now());

@@ -104,7 +104,7 @@ pub(super) fn must_wait(matched: &Match, body: &Bytes) -> bool {
     matched.entry.fetches_keys || is_large(body)
 }
 
-/// Checks the claim against the body.
+/// Checks the claim against the body, where that waits for something ([`must_wait`]).
 pub(super) async fn verify(
     matched: &Match,
     head: &Head,
@@ -114,7 +114,7 @@ pub(super) async fn verify(
     keys: &KeyCache,
 ) -> Result<Verified, Refusal> {
     let claims = match claim {
-        Claim::Signed(claims) if must_wait(matched, &body) => claims,
+        Claim::Signed(claims) => claims,
         claim => return verify_now(matched, head, claim, body, now),
     };
     let checked = match matched.entry.fetches_keys {
@@ -340,7 +340,12 @@ mod tests {
         };
         let head = head(signatures);
         let claim = claim(&matched, &head)?;
-        match verify(&matched, &head, claim, body.clone(), NOW, &sample::keys()).await {
+        let keys = sample::keys();
+        let verified = match must_wait(&matched, body) {
+            true => verify(&matched, &head, claim, body.clone(), NOW, &keys).await,
+            false => verify_now(&matched, &head, claim, body.clone(), NOW),
+        };
+        match verified {
             Ok(verified) => {
                 assert_eq!(verified.body, body);
                 let secret = verified.secret.map(|name| name.to_string());
