@@ -13,7 +13,7 @@ use super::schema::state;
 /// Rows are written once this many wait, besides those that are written ahead.
 const ROWS: usize = 256;
 /// Or this many with those. Each transaction is a sync, which those who come meanwhile wait for.
-const ROWS_WITH_AHEAD: usize = 4 * ROWS;
+const ROWS_WITH_AHEAD: usize = 3 * ROWS;
 /// Rows that are written ahead at once: some 20 microseconds. Tests of debug builds shall meet it all the time.
 const ROWS_AHEAD: usize = if cfg!(debug_assertions) { 2 } else { 16 };
 /// Or their columns, or repeats, take this many bytes.
