@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes .cargo/profile anew: what the gateway does under load, which optimised builds are laid out by (.cargo/rustc.sh). Due when
-# the hot path or the compiler has changed. Needs BENCH_DIR, a checkout of the comparison harness whose hookload is built
-# (BENCH_TARGET_DIR), and rustup's llvm-tools. Takes two cores, and a quarter of an hour.
+# the hot path, the compiler or a dependency has changed (functions are named after the latter two). Needs BENCH_DIR, a checkout
+# of the comparison harness whose hookload is built (BENCH_TARGET_DIR), rustup's llvm-tools, and ports 24310 and 24311. Takes two
+# cores, and a quarter of an hour.
 #
 # Binaries and counts stay in target/profile, so that it is faster again when only the load has changed.
 set -euo pipefail
@@ -40,6 +41,11 @@ start_sink() {
     pids+=("$sink")
 }
 start_gateway() { # COMMAND THAT RUNS IT...
+    # Who answers there would be taken for the gateway.
+    if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+        echo "port $port is taken" >&2
+        exit 1
+    fi
     taskset -c 0 "$@" "$gateway" run -c "$work/run/hooklatch.toml" >>"$work/run/log" 2>&1 &
     running=$!
     pids+=("$running")
