@@ -35,22 +35,26 @@ stop() { # PID: ends it and waits, so that its counts are written.
     wait "$1" || true
 }
 sink_port=24310 port=24311
+answers() { (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+demand_free() { # PORT: who answers there would be taken for ours.
+    if answers "$1"; then
+        echo "port $1 is taken" >&2
+        exit 1
+    fi
+}
 start_sink() {
+    demand_free "$sink_port"
     taskset -c 1 "$hookload" sink --listen "127.0.0.1:$sink_port" --fail 0.01 >/dev/null 2>&1 &
     sink=$!
     pids+=("$sink")
 }
 start_gateway() { # COMMAND THAT RUNS IT...
-    # Who answers there would be taken for the gateway.
-    if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-        echo "port $port is taken" >&2
-        exit 1
-    fi
+    demand_free "$port"
     taskset -c 0 "$@" "$gateway" run -c "$work/run/hooklatch.toml" >>"$work/run/log" 2>&1 &
     running=$!
     pids+=("$running")
     for _ in $(seq 300); do
-        (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return
+        answers "$port" && return
         sleep 0.1
     done
     echo "the gateway did not start; see $work/run/log" >&2
