@@ -4,6 +4,9 @@
 //! were delivered, and keys, which wait for a transaction anyway. They are in one that is left open: whichever
 //! writes next goes on with it and commits it, or takes it back. Until then nobody else sees anything of it, and after a crash
 //! nothing is left of it: the events are kept by their records.
+//!
+//! Once they are enough they are committed beside such a sync too. All of it is of events that were durable before: it stands
+//! whatever becomes of the transaction that is synced.
 
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use rusqlite::Connection;
 
 use super::keys::Keys;
 use super::schema;
-use super::segments::Segments;
+use super::segments::{Change, Segments};
 use super::transaction::TxError;
 use super::unindexed::Unindexed;
 
@@ -26,24 +29,63 @@ pub(super) fn is_worth_it(events: i64, unindexed: &Unindexed) -> bool {
     events >= EVENTS && unindexed.has_ahead()
 }
 
-/// Syncs what was appended to files, whether there was anything, and writes ahead meanwhile.
+/// What [`sync`] did.
+#[derive(Debug)]
+pub(super) struct Synced {
+    /// Something had been appended to files.
+    pub(super) any: bool,
+    /// Below this number every event has its row now; `None`: nothing was committed ahead.
+    pub(super) indexed_to: Option<i64>,
+}
+
+/// Syncs what was appended to files, and writes ahead meanwhile; with `may_commit` also commits ahead.
 pub(super) fn sync(
     conn: &Connection,
     segments: &mut Segments,
     unindexed: &mut Unindexed,
     keys: &mut Keys,
-) -> Result<bool, TxError> {
+    may_commit: bool,
+) -> Result<Synced, TxError> {
     let mut failed = false;
-    let synced = segments.sync_beside(|| {
+    let mut committed = None;
+    let any = segments.sync_beside(|| {
+        if may_commit && unindexed.commit_is_due() {
+            let done = commit(conn, unindexed, keys);
+            failed = done.is_err();
+            committed = Some(done);
+            return false;
+        }
         let more = write(conn, unindexed, keys);
         failed = more.is_err();
         more.unwrap_or(false)
     })?;
+    let indexed_to = match committed {
+        Some(Ok((to, counted))) => {
+            segments.counted(counted);
+            Some(to)
+        }
+        // A log that could not be synced is not tried again.
+        Some(Err(TxError::Final(reason))) => return Err(TxError::Final(reason)),
+        Some(Err(_)) | None => None,
+    };
     if failed {
         // Nobody waits for it. The next transaction that writes meets the error, if it lasts.
         give_up(conn, unindexed, keys)?;
     }
-    Ok(synced)
+    Ok(Synced { any, indexed_to })
+}
+
+/// Commits what was written ahead, and what can be of the rest. Below which number every event has its row now, and what the
+/// counts of files have now.
+fn commit(
+    conn: &Connection,
+    unindexed: &mut Unindexed,
+    keys: &mut Keys,
+) -> Result<(i64, Vec<(i64, Change)>), TxError> {
+    let counted = unindexed.insert_delivered(conn)?;
+    keys.merge_least(conn)?;
+    conn.prepare_cached("COMMIT")?.execute([])?;
+    Ok((unindexed.delivered_are_committed(), counted))
 }
 
 /// Writes a few rows or keys; whether there may be more.
@@ -101,7 +143,7 @@ mod tests {
             let path = folder.path().join("db");
             let conn = Connection::open(&path).unwrap();
             conn.pragma_update(None, "journal_mode", "WAL").unwrap();
-            for table in ["event", "dedup", "meta"] {
+            for table in ["event", "dedup", "meta", "segment"] {
                 conn.execute_batch(&schema::sql_of(table).unwrap()).unwrap();
             }
             let mut keys = Keys::load(&conn, 1, 0).unwrap();
@@ -119,6 +161,12 @@ mod tests {
 
         /// So many durable events from number `from` on.
         fn keep(&mut self, from: i64, count: i64) {
+            self.take(from, count);
+            self.unindexed.committed(false);
+        }
+
+        /// The same of an open transaction.
+        fn take(&mut self, from: i64, count: i64) {
             for seq in from..from + count {
                 let columns = Columns {
                     seq,
@@ -132,9 +180,8 @@ mod tests {
                     offset: seq,
                     head_bytes: 0,
                 };
-                self.unindexed.put(seq, place);
+                self.unindexed.put(seq, place, 0);
             }
-            self.unindexed.committed(false);
         }
 
         fn write_all(&mut self) -> Result<(), TxError> {
@@ -148,6 +195,7 @@ mod tests {
                 self.conn.execute_batch("BEGIN").unwrap();
             }
             self.unindexed.insert(&self.conn).unwrap();
+            self.unindexed.insert_repeats(&self.conn).unwrap();
             self.keys.merge(&self.conn).unwrap();
             self.conn.execute_batch("COMMIT").unwrap();
             self.unindexed.committed(true);
@@ -191,6 +239,109 @@ mod tests {
             .query_row("SELECT count(*) FROM event", [], |row| row.get(0))
             .unwrap();
         assert_eq!((rows, store.unindexed.len()), (73, 0));
+    }
+
+    #[test]
+    fn rows_are_committed_up_to_the_first_event_that_is_not_delivered() {
+        let numbers = |conn: &Connection, sql: &str| -> Vec<i64> {
+            let mut select = conn.prepare(sql).unwrap();
+            let columns = select.column_count();
+            let mut rows = select.query([]).unwrap();
+            let mut found = Vec::new();
+            while let Some(row) = rows.next().unwrap() {
+                found.extend((0..columns).map(|column| row.get::<_, i64>(column).unwrap()));
+            }
+            found
+        };
+        let repeats = "SELECT seq, duplicates FROM event WHERE duplicates > 0 ORDER BY seq";
+        let files = "SELECT id, events, first_seq, last_seq, bytes FROM segment";
+        let mut store = Store::new();
+        store.keep(1, 70);
+        (1..=40)
+            .filter(|seq| *seq != 31)
+            .for_each(|seq| assert!(store.unindexed.close(seq, 7)));
+        [35, 3, 3].into_iter().for_each(|seq| store.unindexed.repeat(seq));
+        store.unindexed.committed(false);
+        assert!(!store.unindexed.commit_is_due(), "nothing is written");
+        store.write_all().unwrap();
+        assert!(store.unindexed.commit_is_due());
+        assert_eq!(Store::settled(&store.other()), (0, 0));
+        // What a transaction has done that is not durable yet stays with it.
+        store.take(71, 5);
+        store.unindexed.repeat(2);
+        assert!(store.unindexed.close(31, 7));
+        assert!(store.unindexed.close(41, 7));
+        let (to, counted) = commit(&store.conn, &mut store.unindexed, &mut store.keys).unwrap();
+        assert_eq!(to, 42, "what was delivered a moment ago is durable as well");
+        assert_eq!(counted.len(), 1);
+        assert_eq!(Store::settled(&store.other()), (41, MERGING));
+        assert_eq!(
+            numbers(&store.other(), "SELECT max(seq), count(*) FROM event"),
+            [41, 41]
+        );
+        assert_eq!(numbers(&store.other(), repeats), [3, 2, 35, 1]);
+        assert_eq!(numbers(&store.other(), files), [1, 41, 1, 41, 41]);
+        assert!(!store.unindexed.commit_is_due());
+        assert!(store.conn.is_autocommit());
+        // The columns of the others are theirs still, and they are written with the next.
+        assert_eq!(store.unindexed.len(), 34);
+        assert!(store.unindexed.columns(41).is_none());
+        assert_eq!(store.unindexed.columns(42).map(|columns| columns.seq), Some(42));
+        store.unindexed.committed(false);
+        store.keys.committed(76, true);
+        (42..=75).for_each(|seq| assert!(store.unindexed.close(seq, 7)));
+        store.write_all().unwrap();
+        store.commit();
+        assert_eq!(Store::settled(&store.other()), (75, MERGING));
+        assert_eq!(
+            numbers(&store.other(), "SELECT max(seq), count(*) FROM event"),
+            [75, 75]
+        );
+        assert_eq!(numbers(&store.other(), repeats), [2, 1, 3, 2, 35, 1]);
+    }
+
+    #[test]
+    fn repeats_of_events_without_rows_wait_for_them() {
+        let mut store = Store::new();
+        store.keep(1, 30);
+        (1..=20).for_each(|seq| assert!(store.unindexed.close(seq, 7)));
+        [20, 21, 22]
+            .into_iter()
+            .for_each(|seq| store.unindexed.repeat(seq));
+        store.unindexed.committed(false);
+        store.write_all().unwrap();
+        store.unindexed.repeat(1);
+        commit(&store.conn, &mut store.unindexed, &mut store.keys).unwrap();
+        let counted = |store: &Store| -> i64 {
+            let sql = "SELECT coalesce(sum(duplicates), 0) FROM event";
+            store.other().query_row(sql, [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(counted(&store), 1);
+        // Those of an open transaction that fails are none.
+        store.unindexed.rolled_back();
+        store.commit();
+        assert_eq!(counted(&store), 3);
+    }
+
+    #[test]
+    fn what_could_not_be_committed_is_written_later() {
+        let mut store = Store::new();
+        store.keep(1, 40);
+        (1..=32).for_each(|seq| assert!(store.unindexed.close(seq, 7)));
+        store.unindexed.committed(false);
+        store.write_all().unwrap();
+        store
+            .conn
+            .execute_batch("SAVEPOINT one; DROP TABLE segment")
+            .unwrap();
+        let refused = commit(&store.conn, &mut store.unindexed, &mut store.keys);
+        assert!(refused.is_err(), "{refused:?}");
+        give_up(&store.conn, &mut store.unindexed, &mut store.keys).unwrap();
+        assert_eq!(Store::settled(&store.conn), (0, 0));
+        store.write_all().unwrap();
+        let (to, _) = commit(&store.conn, &mut store.unindexed, &mut store.keys).unwrap();
+        assert_eq!(to, 33);
+        assert_eq!(Store::settled(&store.other()), (32, MERGING));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The one thread that writes: takes what is queued, commits it in one synced transaction, answers, hands over.
 //!
 //! New events are committed to a file alone. Their rows, and all else that goes to the database, follow in a transaction of
-//! their own once there are enough of them, or after a moment: nobody waits for those.
+//! their own once there are enough of them, or after a moment: nobody waits for those. Under load rows are committed while later
+//! events are synced (`ahead`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ const WRITE_WAIT: Duration = Duration::from_millis(50);
 const KEYS_AT_ONCE: usize = 4 * BATCH_EVENTS;
 /// That the store is in use is written this often.
 const ALIVE_EVERY: Duration = Duration::from_secs(60);
-/// The counters are written after this many events.
+/// The counters are written with the next transaction that writes after this many events.
 const COUNT_EVERY: i64 = 10_000;
 /// After a full disk or a held lock, what must be written is tried again this often.
 const RETRY_WAIT: Duration = Duration::from_millis(250);
@@ -91,6 +92,17 @@ pub(super) struct Committer {
     pub(super) closing: bool,
     /// The database was written to since the log was last looked at.
     pub(super) log_grew: bool,
+}
+
+/// What a transaction writes besides events to files.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Write {
+    /// Nothing.
+    Events,
+    /// All that goes to the database, but for rows that may as well follow as those of delivered events.
+    Delivered,
+    /// All that goes to the database.
+    All,
 }
 
 /// The store failed; the thread ends.
@@ -164,14 +176,15 @@ impl Committer {
                 return Err(Failed);
             }
             self.take_control();
+            let log_grew = self.log_grew;
             if !self.events.is_empty() || self.settles_are_due() {
-                self.commit(false)?;
+                self.commit(Write::Events)?;
             }
             // One of them at a time: events that have come meanwhile go between.
-            if self.log_grew {
+            if log_grew {
                 self.checkpoint()?;
             } else if self.must_write() {
-                self.commit(true)?;
+                self.commit(Write::Delivered)?;
             }
             if Instant::now() >= self.next_tick {
                 self.tick()?;
@@ -265,7 +278,12 @@ impl Committer {
         let rows = unindexed.is_full() || self.is_due(unindexed.since());
         let marks = self.marks.len();
         let lazy = marks >= MARKS_FLUSH || marks > 0 && Instant::now() >= self.next_tick;
-        self.settles_are_due() || rows || lazy || !self.replays.is_empty() || !self.parkings.is_empty()
+        self.settles_are_due() || rows || lazy || self.is_asked()
+    }
+
+    /// Whether somebody waits for something to be written.
+    fn is_asked(&self) -> bool {
+        !self.replays.is_empty() || !self.parkings.is_empty()
     }
 
     fn settles_are_due(&self) -> bool {
@@ -277,8 +295,8 @@ impl Committer {
         since.is_some_and(|since| self.closing || since.elapsed() >= WRITE_WAIT)
     }
 
-    /// Commits the events that were taken; with `write` also all that goes to the database.
-    pub(super) fn commit(&mut self, write: bool) -> Result<(), Failed> {
+    /// Commits the events that were taken, and what `write` says.
+    pub(super) fn commit(&mut self, write: Write) -> Result<(), Failed> {
         let started = Instant::now();
         let mut events = std::mem::take(&mut self.events);
         let room = if self.shared.is_full() { 0 } else { self.room() };
@@ -287,7 +305,11 @@ impl Committer {
         let settles = self.settles.len().min(SETTLES_MAX);
         // Not where a copying of the log would have to wait for it.
         let may_write_ahead = !self.log_grew && !self.is_held();
-        let mut replay = if write { self.replays.pop_front() } else { None };
+        let asked = self.is_asked();
+        let mut replay = match write {
+            Write::Events => None,
+            Write::Delivered | Write::All => self.replays.pop_front(),
+        };
         let before = replay
             .as_ref()
             .map(|replay| (replay.done, replay.cursor, replay.last));
@@ -319,20 +341,27 @@ impl Committer {
                 let came = usize::try_from(tx.next_seq - first).unwrap_or_default();
                 tx.keys.came(came);
                 tx.is_awaited = false;
-                if write {
-                    tx.write()?;
-                }
+                // What somebody waits for takes the rows along.
+                tx.may_commit_ahead = may_write_ahead && !asked;
                 // Settlements that are not written yet, by their places.
                 let mut left_over = Vec::new();
+                // Before rows are written: most are so of events that have none.
                 for (place, settle) in self.settles.iter().take(settles).enumerate() {
-                    if tx.settle_unindexed(settle) {
-                        continue;
-                    }
-                    match tx.writes() {
-                        true => tx.settle(settle)?,
-                        false => left_over.push(place),
+                    if !tx.settle_unindexed(settle) {
+                        left_over.push((place, settle));
                     }
                 }
+                match write {
+                    Write::Events => {}
+                    Write::Delivered if !asked && tx.can_write_partly(&left_over) => tx.write_partly()?,
+                    Write::Delivered | Write::All => tx.write()?,
+                }
+                if tx.writes() {
+                    left_over
+                        .drain(..)
+                        .try_for_each(|(_, settle)| tx.settle(settle))?;
+                }
+                let left_over: Vec<_> = left_over.into_iter().map(|(place, _)| place).collect();
                 let replayed = match tx.writes() {
                     true => write_rest(tx, &self.parkings, &self.marks, replay.as_mut(), count_at)?,
                     false => false,
@@ -348,7 +377,7 @@ impl Committer {
                 self.tell(incoming.zip(answers).collect());
                 // Empty, and as large as it grew.
                 self.events = events;
-                let wrote = effects.indexed;
+                let indexed = effects.indexed;
                 self.committed(effects, settles, &left_over, kept, took);
                 if let Some(replay) = replay {
                     if replayed {
@@ -357,7 +386,7 @@ impl Committer {
                         self.replays.push_back(replay);
                     }
                 }
-                self.log_grew |= wrote;
+                self.log_grew |= indexed;
                 if self.room() == 0 {
                     self.shared.set_full(true);
                 }
@@ -389,7 +418,7 @@ impl Committer {
         events: usize,
         took: Duration,
     ) {
-        let wrote = effects.indexed;
+        let wrote = effects.wrote;
         effects.apply(&self.shared);
         let mut stays = left_over.iter().copied().chain(settles..).peekable();
         let mut places = 0..;
@@ -485,7 +514,7 @@ impl Committer {
         self.closing = true;
         for _ in 0..=self.settles.len() / SETTLES_MAX {
             if self.must_write() || !self.marks.is_empty() {
-                self.commit(true)?;
+                self.commit(Write::All)?;
             }
         }
         self.note_alive()?;
@@ -516,7 +545,10 @@ fn write_rest(
     replay: Option<&mut Replay>,
     count_at: i64,
 ) -> Result<bool, TxError> {
-    tx.keys.merge(tx.conn)?;
+    match tx.writes_partly() {
+        true => tx.keys.merge_least(tx.conn)?,
+        false => tx.keys.merge(tx.conn)?,
+    }
     tx.close_delivered()?;
     for parking in parkings {
         tx.park(parking)?;

@@ -25,8 +25,10 @@ pub(super) struct Effects {
     pub(super) open_bytes: Vec<(Arc<Route>, i64)>,
     /// Change of the number of events.
     pub(super) events: i64,
-    /// The database was written to: every event has its row now.
+    /// Rows were committed: more events have theirs now.
     pub(super) indexed: bool,
+    /// The transaction wrote to the database: every event has its row now, and all that was to be written was.
+    pub(super) wrote: bool,
 }
 
 /// A lease that ended.

@@ -208,18 +208,29 @@ impl Keys {
         Ok(())
     }
 
-    /// Merges up to `most` of these keys; whether more are to follow.
+    /// Merges what has to be, so that a generation is merged before the next one is full.
+    pub(super) fn merge_least(&mut self, conn: &Connection) -> Result<(), TxError> {
+        let due = (self.came + self.came / 4).saturating_sub(self.merged);
+        self.merge_up_to(conn, due)?;
+        self.merges = true;
+        Ok(())
+    }
+
+    /// Merges up to `most` of those for each event that has come; whether more are to follow.
     pub(super) fn merge_some(&mut self, conn: &Connection, most: usize) -> Result<bool, TxError> {
+        let left = self.merging.keys.from(self.merging.at).len();
+        let due = self.came.saturating_mul(MERGED_A_KEY);
+        let due = due.saturating_sub(self.merged).min(left);
+        self.merge_up_to(conn, due.min(most))?;
+        Ok(most < due)
+    }
+
+    fn merge_up_to(&mut self, conn: &Connection, most: usize) -> Result<(), TxError> {
         let merging = &mut self.merging;
         let left = merging.keys.from(merging.at);
-        let due = self
-            .came
-            .saturating_mul(MERGED_A_KEY)
-            .saturating_sub(self.merged)
-            .min(left.len());
-        let count = due.min(most);
+        let count = most.min(left.len());
         if count == 0 {
-            return Ok(false);
+            return Ok(());
         }
         let mut insert = conn.prepare_cached(
             "INSERT INTO dedup (key, seq) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = excluded.seq",
@@ -236,11 +247,12 @@ impl Keys {
         if merging.at == merging.keys.len() {
             Self::set_merged_to(conn, merging.top)?;
         }
-        Ok(count < due)
+        Ok(())
     }
 
     /// What was merged ahead is gone with its transaction.
     pub(super) fn ahead_is_lost(&mut self) {
+        self.merges = false;
         let merging = &mut self.merging;
         self.merged = self.merged.saturating_sub(merging.at - merging.committed);
         merging.at = merging.committed;
@@ -294,7 +306,6 @@ impl Keys {
 
     /// Nothing of the transaction is left.
     pub(super) fn rolled_back(&mut self) {
-        self.merges = false;
         self.ahead_is_lost();
         while let Some(change) = self.changes.pop() {
             match change {

@@ -94,7 +94,7 @@ impl Row<'_> {
             let place = tx
                 .segments
                 .append(self.seq, tx.first_seq, written, &event.headers, &event.body)?;
-            tx.unindexed.put(self.seq, place);
+            tx.unindexed.put(self.seq, place, columns.body_bytes);
             return Ok(());
         }
         let mut insert = tx.conn.prepare_cached(record::INSERT)?;

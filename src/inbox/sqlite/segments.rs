@@ -5,6 +5,7 @@
 //! (`recover`). What a transaction left behind that did not succeed is cut off again. The rows hold the hashes. The table
 //! `segment` counts what is still needed of a file, which goes when that is nothing, and how much of it has rows.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -118,6 +119,25 @@ impl Change {
     /// What an event with so many bytes of headers and body takes of a file, about.
     pub(super) fn of_event(bytes: i64) -> i64 {
         bytes.saturating_add(RECORD_BYTES)
+    }
+
+    /// One event that was appended, with so many bytes of headers and body, which end at `end`.
+    pub(super) fn appended(seq: i64, bytes: i64, end: i64) -> Self {
+        Self {
+            events: 1,
+            bytes: Self::of_event(bytes),
+            first: seq,
+            last: seq,
+            end,
+        }
+    }
+
+    /// `part`, the first of what was appended, is counted; whether anything is left.
+    fn counted(&mut self, part: Self) -> bool {
+        self.events -= part.events;
+        self.bytes -= part.bytes;
+        self.first = part.last.saturating_add(1);
+        (self.events, self.bytes) != (0, 0) || self.end > part.end
     }
 
     pub(super) fn add(&mut self, later: Self) {
@@ -243,13 +263,12 @@ impl Segments {
             head_bytes: as_i64(headers.len() as u64),
         };
         current.end += bytes;
-        self.changes.entry(current.segment).or_default().add(Change {
-            events: 1,
-            bytes: Change::of_event(as_i64((headers.len() + body.len()) as u64)),
-            first: seq,
-            last: seq,
-            end: as_i64(current.end),
-        });
+        let appended = Change::appended(
+            seq,
+            as_i64((headers.len() + body.len()) as u64),
+            as_i64(current.end),
+        );
+        self.changes.entry(current.segment).or_default().add(appended);
         if self.unwritten.len() >= GATHERED_BYTES {
             self.write()?;
         }
@@ -310,6 +329,17 @@ impl Segments {
         }
         all.into_iter()
             .try_for_each(|(segment, change)| change.record(conn, segment))
+    }
+
+    /// The first of what changed before the open transaction is in the counts, and durable there.
+    pub(super) fn counted(&mut self, parts: Vec<(i64, Change)>) {
+        for (segment, part) in parts {
+            if let Entry::Occupied(mut entry) = self.unrecorded.entry(segment)
+                && !entry.get_mut().counted(part)
+            {
+                entry.remove();
+            }
+        }
     }
 
     /// The transaction is durable; `recorded`: with the counts.
@@ -566,6 +596,59 @@ mod tests {
             |link: &Path| link.starts_with(folder.path()) && link.to_string_lossy().ends_with("(deleted)");
         let found = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
         assert_eq!(found.filter(|link| of(link)).count(), 0);
+    }
+
+    #[test]
+    fn events_are_counted_once_however_many_are_at_a_time() {
+        // Files of 256 KiB, of which these fill three.
+        const EVENTS: i64 = 40;
+        let body = [b'x'; 16 << 10];
+        let all = "SELECT id, events, live_bytes, first_seq, last_seq, bytes FROM segment ORDER BY id";
+        let counts = |parts: &[i64]| -> Vec<[i64; 6]> {
+            let folder = tempfile::tempdir().unwrap();
+            let (conn, mut segments) = open(folder.path(), 0);
+            let mut appended = Vec::new();
+            for seq in 1..=EVENTS {
+                let place = segments.append(seq, seq, b"columns", b"headers", &body).unwrap();
+                let bytes = place.head_bytes + body.len() as i64;
+                appended.push((place.segment, Change::appended(seq, bytes, place.offset + bytes)));
+            }
+            segments.sync().unwrap();
+            segments.committed(false);
+            let mut appended = appended.into_iter();
+            for count in parts {
+                let mut parts: Vec<(i64, Change)> = Vec::new();
+                for (segment, change) in appended.by_ref().take(*count as usize) {
+                    match parts.last_mut() {
+                        Some((last, sum)) if *last == segment => sum.add(change),
+                        _ => parts.push((segment, change)),
+                    }
+                }
+                for (segment, change) in &parts {
+                    change.record(&conn, *segment).unwrap();
+                }
+                segments.counted(parts);
+            }
+            segments.record(&conn).unwrap();
+            let mut select = conn.prepare(all).unwrap();
+            let rows = select.query_map([], |row| {
+                Ok([
+                    row.get(0)?,
+                    row.get(1)?,
+                    row.get(2)?,
+                    row.get(3)?,
+                    row.get(4)?,
+                    row.get(5)?,
+                ])
+            });
+            rows.unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        let at_once = counts(&[]);
+        assert_eq!(at_once.len(), 3);
+        assert_eq!(at_once.iter().map(|counts| counts[1]).sum::<i64>(), EVENTS);
+        for parts in [&[1][..], &[20], &[20, 19], &[1, 1, 1], &[39, 1], &[40], &[0, 40]] {
+            assert_eq!(counts(parts), at_once, "{parts:?}");
+        }
     }
 
     #[test]

@@ -76,10 +76,16 @@ pub(super) struct Transaction<'a> {
     pub(super) statements: Statements<'a>,
     /// It writes to the database.
     writes: bool,
+    /// But no rows of events that are not delivered yet.
+    partly: bool,
     /// Senders wait for what it does now.
     pub(super) is_awaited: bool,
     /// What the next one will write to the database may be written while this one is synced.
     pub(super) may_write_ahead: bool,
+    /// And committed: nothing else is to be written to the database.
+    pub(super) may_commit_ahead: bool,
+    /// Below this number every event has got its row beside its sync.
+    indexed_to: Option<i64>,
     /// Events of which every delivery is made, to be written by [`Transaction::close_delivered`].
     delivered: Vec<i64>,
     pub(super) cache: &'a mut Cache,
@@ -172,8 +178,11 @@ impl<'a> Transaction<'a> {
             unindexed: &mut beside.unindexed,
             statements: Statements::default(),
             writes: false,
+            partly: false,
             is_awaited: false,
             may_write_ahead: false,
+            may_commit_ahead: false,
+            indexed_to: None,
             delivered: Vec::new(),
             cache: &mut beside.cache,
             first_seq: *next_seq,
@@ -191,14 +200,18 @@ impl<'a> Transaction<'a> {
         });
         match result {
             Ok(done) => {
-                tx.segments.committed(tx.writes);
-                tx.unindexed.committed(tx.writes);
-                tx.keys.committed(tx.next_seq, tx.writes);
-                *next_seq = tx.next_seq;
-                if tx.writes {
-                    shared.indexed_to.store(tx.next_seq, Ordering::Release);
-                    tx.effects.indexed = true;
+                let writes_all = tx.writes && !tx.partly;
+                tx.segments.committed(writes_all);
+                tx.unindexed.committed(writes_all);
+                if writes_all {
+                    tx.indexed_to = Some(tx.next_seq);
                 }
+                tx.keys.committed(tx.next_seq, tx.indexed_to.is_some());
+                *next_seq = tx.next_seq;
+                if let Some(to) = tx.indexed_to {
+                    shared.indexed_to.store(to, Ordering::Release);
+                }
+                (tx.effects.indexed, tx.effects.wrote) = (tx.indexed_to.is_some(), tx.writes);
                 shared.jumps.committed(wall, steady, jumped.is_some());
                 if let Some(millis) = jumped {
                     shared.telemetry.clock_jumped(millis / 1000);
@@ -233,6 +246,29 @@ impl<'a> Transaction<'a> {
 
     /// From here on the transaction writes to the database, in which every event has its row.
     pub(super) fn write(&mut self) -> Result<(), TxError> {
+        self.begin()?;
+        self.partly = false;
+        self.unindexed.insert(self.conn)?;
+        Ok(())
+    }
+
+    /// Whether the few events that are not delivered yet may get their rows later, as those of delivered events, and none of the
+    /// `settles` by their places is of one of them.
+    pub(super) fn can_write_partly(&self, settles: &[(usize, &Settle)]) -> bool {
+        let mut settles = settles.iter();
+        self.unindexed.may_wait_for_delivery()
+            && settles.all(|(_, settle)| self.unindexed.columns(settle.seq).is_none())
+    }
+
+    /// As [`Transaction::write`], without the rows of events that are not delivered yet.
+    pub(super) fn write_partly(&mut self) -> Result<(), TxError> {
+        let writes = self.writes;
+        self.begin()?;
+        self.partly |= !writes;
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), TxError> {
         // With what was written ahead it has begun already.
         if !self.writes && self.conn.is_autocommit() {
             let mut begin = self.conn.prepare_cached("BEGIN IMMEDIATE")?;
@@ -246,13 +282,17 @@ impl<'a> Transaction<'a> {
             }
         }
         self.writes = true;
-        self.unindexed.insert(self.conn)?;
         Ok(())
     }
 
     /// Whether it writes to the database.
     pub(super) fn writes(&self) -> bool {
         self.writes
+    }
+
+    /// Whether rows of events that are not delivered stay out.
+    pub(super) fn writes_partly(&self) -> bool {
+        self.partly
     }
 
     /// Counts a repeat of an event; written with the next rows.
@@ -275,19 +315,34 @@ impl<'a> Transaction<'a> {
         let writes_ahead = self.may_write_ahead && !self.writes && ahead::is_worth_it(events, self.unindexed);
         // Before the rows that name what it holds.
         let synced = match writes_ahead {
-            true => ahead::sync(self.conn, self.segments, self.unindexed, self.keys)?,
+            true => {
+                let may_commit = self.may_commit_ahead;
+                let synced = ahead::sync(self.conn, self.segments, self.unindexed, self.keys, may_commit)?;
+                self.indexed_to = synced.indexed_to;
+                synced.any
+            }
             false => self.segments.sync()?,
         };
         if self.writes {
-            self.write()?;
-            self.unindexed.insert_repeats(self.conn)?;
-            self.segments.record(self.conn)?;
+            let counted = match self.partly {
+                true => self.unindexed.insert_delivered(self.conn)?,
+                false => {
+                    self.write()?;
+                    self.unindexed.insert_repeats(self.conn)?;
+                    self.segments.record(self.conn)?;
+                    Vec::new()
+                }
+            };
             let committed = self.conn.prepare_cached("COMMIT")?.execute([]);
             if let Err(error) = committed {
                 // Everything is written and synced by then, but for the index of the log in shared memory.
                 let extended = error.sqlite_error().map(|error| error.extended_code);
                 self.stands = extended == Some(SQLITE_IOERR_SHMSIZE);
                 return Err(error.into());
+            }
+            if self.partly {
+                self.indexed_to = Some(self.unindexed.delivered_are_committed());
+                self.segments.counted(counted);
             }
         }
         if synced || self.writes {

@@ -2,18 +2,25 @@
 //!
 //! Most are delivered by then, so that their rows are written once, as those of delivered events.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::bodies::Place;
 use super::record::{self, Columns};
 use super::schema::state;
+use super::segments::Change;
 
 /// Rows are written once this many wait, besides those that are written ahead.
 const ROWS: usize = 256;
-/// Or this many with those. Each transaction is a sync, which those who come meanwhile wait for.
-const ROWS_WITH_AHEAD: usize = 3 * ROWS;
+/// Or this many with those.
+const ROWS_WITH_AHEAD: usize = 2 * ROWS;
+/// Rows that were written ahead are committed ahead once they are so many. Tests of debug builds shall meet it all the time.
+const ROWS_COMMITTED_AHEAD: usize = if cfg!(debug_assertions) { 8 } else { ROWS };
+/// Events that are not delivered may be so many where their rows are left for later.
+const ROWS_LEFT: usize = ROWS / 2;
+/// Or so long after the first of them came: before anybody has to write them for having waited too long.
+const COMMITTED_AHEAD_WAIT: Duration = Duration::from_millis(35);
 /// Rows that are written ahead at once: some 20 microseconds. Tests of debug builds shall meet it all the time.
 const ROWS_AHEAD: usize = if cfg!(debug_assertions) { 2 } else { 16 };
 /// Or their columns, or repeats, take this many bytes.
@@ -45,6 +52,7 @@ struct Row {
     /// Where its columns end.
     end: usize,
     place: Place,
+    body_bytes: i64,
     /// When it was delivered, in steady time.
     delivered_at: Option<i64>,
 }
@@ -85,13 +93,14 @@ impl Unindexed {
         self.columns.get(from..).unwrap_or_default()
     }
 
-    /// The event that was begun last is number `seq` and has its headers and body at `place`.
-    pub(super) fn put(&mut self, seq: i64, place: Place) {
+    /// The event that was begun last is number `seq` and has its headers and a body of `body_bytes` at `place`.
+    pub(super) fn put(&mut self, seq: i64, place: Place, body_bytes: i64) {
         self.since.get_or_insert_with(Instant::now);
         self.rows.push(Row {
             seq,
             end: self.columns.len(),
             place,
+            body_bytes,
             delivered_at: None,
         });
     }
@@ -111,12 +120,15 @@ impl Unindexed {
         self.columns_at(self.index(seq)?)
     }
 
+    /// Where the columns of an event begin.
+    fn begin_of(&self, index: usize) -> usize {
+        let before = index.checked_sub(1).and_then(|before| self.rows.get(before));
+        before.map_or(0, |before| before.end)
+    }
+
     fn columns_at(&self, index: usize) -> Option<Columns<'_>> {
         let row = self.rows.get(index)?;
-        let from = index
-            .checked_sub(1)
-            .and_then(|before| self.rows.get(before))
-            .map_or(0, |before| before.end);
+        let from = self.begin_of(index);
         let mut columns = Columns::read(self.columns.get(from..row.end)?)?;
         if let Some(at) = row.delivered_at {
             (columns.state, columns.settled_at) = (state::DELIVERED, at);
@@ -142,12 +154,16 @@ impl Unindexed {
         self.insert_to(conn, self.rows.len())
     }
 
-    /// How many rows can be written before their transaction, up to [`ROWS_AHEAD`]: those of events that are durable and
-    /// delivered, which nothing will change before it.
-    fn ahead(&self) -> usize {
+    /// The rows that can be written before their transaction: those of events that are durable and delivered, which nothing
+    /// will change before it.
+    fn delivered(&self) -> impl Iterator<Item = &Row> {
         let kept = self.rows.get(self.inserted..self.kept).unwrap_or_default();
-        let delivered = kept.iter().take_while(|row| row.delivered_at.is_some());
-        delivered.take(ROWS_AHEAD).count()
+        kept.iter().take_while(|row| row.delivered_at.is_some())
+    }
+
+    /// How many of them are written at once.
+    fn ahead(&self) -> usize {
+        self.delivered().take(ROWS_AHEAD).count()
     }
 
     /// Whether so many can be that it is worth it.
@@ -158,6 +174,86 @@ impl Unindexed {
     /// Writes some of them in an open transaction.
     pub(super) fn insert_ahead(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         self.insert_to(conn, self.inserted + self.ahead())
+    }
+
+    /// Whether what was written ahead should be committed.
+    pub(super) fn commit_is_due(&self) -> bool {
+        let waits = |since: Instant| since.elapsed() >= COMMITTED_AHEAD_WAIT;
+        self.inserted >= ROWS_COMMITTED_AHEAD || self.inserted > 0 && self.since.is_some_and(waits)
+    }
+
+    /// Whether nearly all that waits is of events that are delivered, so that the others may wait for the next time. One that
+    /// is not delivered by then is the first, and waits no longer.
+    pub(super) fn may_wait_for_delivery(&self) -> bool {
+        let delivered = self.inserted + self.delivered().count();
+        delivered > 0 && self.rows.len() - delivered <= ROWS_LEFT
+    }
+
+    /// Writes what can be committed without the events that are not delivered yet: rows up to the first event that is not delivered, the counts of
+    /// repeats of events up to there, and what is in files up to there.
+    pub(super) fn insert_delivered(&mut self, conn: &Connection) -> rusqlite::Result<Vec<(i64, Change)>> {
+        self.insert_to(conn, self.inserted + self.delivered().count())?;
+        let kept = self.repeats.get(..self.repeats_kept).unwrap_or_default();
+        let to = self.inserted_to();
+        insert_repeats(conn, kept.iter().copied().filter(|seq| *seq < to).collect())?;
+        let changes = self.changes();
+        for (segment, change) in &changes {
+            change.record(conn, *segment)?;
+        }
+        Ok(changes)
+    }
+
+    /// What the rows of the open transaction of the database are of files.
+    fn changes(&self) -> Vec<(i64, Change)> {
+        let rows = self.rows.get(..self.inserted).unwrap_or_default();
+        let of_file = |rows: &[Row]| {
+            let mut change = Change::default();
+            for row in rows {
+                let bytes = row.place.head_bytes.saturating_add(row.body_bytes);
+                change.add(Change::appended(
+                    row.seq,
+                    bytes,
+                    row.place.offset.saturating_add(bytes),
+                ));
+            }
+            Some((rows.first()?.place.segment, change))
+        };
+        rows.chunk_by(|one, other| one.place.segment == other.place.segment)
+            .filter_map(of_file)
+            .collect()
+    }
+
+    /// Below this number every event has its row, with the open transaction of the database.
+    fn inserted_to(&self) -> i64 {
+        match self.rows.get(self.inserted) {
+            Some(next) => next.seq,
+            None => self.rows.last().map_or(0, |last| last.seq.saturating_add(1)),
+        }
+    }
+
+    /// What [`Unindexed::insert_delivered`] wrote is durable; a transaction of other events may still be open. The number below which
+    /// every event has its row now.
+    pub(super) fn delivered_are_committed(&mut self) -> i64 {
+        let to = self.inserted_to();
+        let count = std::mem::take(&mut self.inserted);
+        let bytes = self.begin_of(count);
+        self.rows.drain(..count);
+        self.columns.drain(..bytes);
+        for row in &mut self.rows {
+            row.end -= bytes;
+        }
+        self.kept -= count;
+        self.closed.retain_mut(|index| {
+            let left = index.checked_sub(count);
+            *index = left.unwrap_or_default();
+            left.is_some()
+        });
+        let new = self.repeats.split_off(self.repeats_kept);
+        self.repeats.retain(|seq| *seq >= to);
+        self.repeats_kept = self.repeats.len();
+        self.repeats.extend(new);
+        self.since = (!self.rows.is_empty() || !self.repeats.is_empty()).then(Instant::now);
+        to
     }
 
     /// The transaction of the rows that were written ahead is gone.
@@ -186,14 +282,7 @@ impl Unindexed {
 
     /// Writes the counts of repeats, once the events have their rows.
     pub(super) fn insert_repeats(&self, conn: &Connection) -> rusqlite::Result<()> {
-        let mut repeats = self.repeats.clone();
-        repeats.sort_unstable();
-        let mut update =
-            conn.prepare_cached("UPDATE event SET duplicates = duplicates + ?2 WHERE seq = ?1")?;
-        for same in repeats.chunk_by(|one, other| one == other) {
-            update.execute((same.first(), i64::try_from(same.len()).unwrap_or(i64::MAX)))?;
-        }
-        Ok(())
+        insert_repeats(conn, self.repeats.clone())
     }
 
     /// What the open transaction has changed is durable; `indexed`: with rows.
@@ -225,4 +314,13 @@ impl Unindexed {
             self.since = None;
         }
     }
+}
+
+fn insert_repeats(conn: &Connection, mut repeats: Vec<i64>) -> rusqlite::Result<()> {
+    repeats.sort_unstable();
+    let mut update = conn.prepare_cached("UPDATE event SET duplicates = duplicates + ?2 WHERE seq = ?1")?;
+    for same in repeats.chunk_by(|one, other| one == other) {
+        update.execute((same.first(), i64::try_from(same.len()).unwrap_or(i64::MAX)))?;
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::committer::{Committer, Failed};
+use super::committer::{Committer, Failed, Write};
 use super::load::{Open, open_events, stray};
 use super::place;
 use super::prune::{Pruned, Pruner};
@@ -15,8 +15,8 @@ use super::transaction::{Transaction, TxError};
 
 /// Space is measured, and figures are refreshed, this often.
 const TICK: Duration = Duration::from_secs(1);
-/// Pages in the log before it is copied into the database. More of them make a longer pause.
-const WAL_PAGES: u64 = 250;
+/// Pages in the log before it is copied into the database. More of them make a longer pause, and fewer cost more syncs.
+const WAL_PAGES: u64 = 120;
 /// Kept free of events, for settlements and pruning.
 const RESERVE_BYTES: u64 = 64 << 20;
 /// Free pages given back to the volume per tick.
@@ -95,7 +95,7 @@ impl Committer {
         }
         if self.beside.unindexed.since().is_some() && !self.is_held() {
             // What is looked for below is looked for among the rows.
-            self.commit(true)?;
+            self.commit(Write::All)?;
         }
         let (pages, copied) = self.wal("PRAGMA wal_checkpoint(NOOP)")?;
         if pages > copied {

@@ -113,6 +113,39 @@ async fn delivered_before_the_crash_they_may_come_again_and_after_their_rows_the
     assert_eq!(bodies_pending(&next).await, ["2"]);
 }
 
+/// Rows are left for later where their events are about to be delivered; those that are not wait no longer than others.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_not_delivered_gets_its_row_all_the_same() {
+    let rig = Rig::new();
+    rig.accept("evt_first", "x").await;
+    until("a row", || rig.rows() == 1).await;
+    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    for round in 1..=5 {
+        let ids: Vec<_> = (0..40).map(|n| format!("evt_{round}_{n}")).collect();
+        let answers: Vec<_> = ids
+            .iter()
+            .map(|id| rig.inbox.accept(rig.event(id, "x")))
+            .collect();
+        for answer in answers {
+            answer.await.unwrap();
+        }
+        let jobs = claim_exactly(&*rig.inbox, &app(), 40).await;
+        // Some at the end of the batch, some in the midst of it.
+        for (n, job) in jobs.iter().enumerate() {
+            if n < 36 && n != 30 {
+                delivered(&*rig.inbox, job);
+            }
+        }
+        until("all rows", || rig.rows() == 1 + 40 * round).await;
+        let open = "SELECT count(*) FROM event WHERE state = 0";
+        let open = || -> i64 { rig.sql().query_row(open, [], |row| row.get(0)).unwrap() };
+        until("the state of all", || open() == 5 * round).await;
+        assert_eq!(rig.counts(&app()).pending, 5 * round as u64);
+    }
+    let next = rig.reopen();
+    assert_eq!(bodies_pending(&next).await.len(), 25);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_is_locked_events_are_taken_up_to_a_bound() {
     let rig = Rig::with(|settings| settings.queue_events_max = 8192);
