@@ -46,32 +46,30 @@ pub(super) fn sync(
     keys: &mut Keys,
     may_commit: bool,
 ) -> Result<Synced, TxError> {
-    let mut failed = false;
-    let mut committed = None;
+    let mut done = Ok(None);
     let any = segments.sync_beside(|| {
         if may_commit && unindexed.commit_is_due() {
-            let done = commit(conn, unindexed, keys);
-            failed = done.is_err();
-            committed = Some(done);
+            done = commit(conn, unindexed, keys).map(Some);
             return false;
         }
-        let more = write(conn, unindexed, keys);
-        failed = more.is_err();
-        more.unwrap_or(false)
+        write(conn, unindexed, keys).unwrap_or_else(|error| {
+            done = Err(error);
+            false
+        })
     })?;
-    let indexed_to = match committed {
-        Some(Ok((to, counted))) => {
+    let indexed_to = match done {
+        Ok(committed) => committed.map(|(to, counted)| {
             segments.counted(counted);
-            Some(to)
-        }
+            to
+        }),
         // A log that could not be synced is not tried again.
-        Some(Err(TxError::Final(reason))) => return Err(TxError::Final(reason)),
-        Some(Err(_)) | None => None,
-    };
-    if failed {
+        Err(TxError::Final(reason)) => return Err(TxError::Final(reason)),
         // Nobody waits for it. The next transaction that writes meets the error, if it lasts.
-        give_up(conn, unindexed, keys)?;
-    }
+        Err(_) => {
+            give_up(conn, unindexed, keys)?;
+            None
+        }
+    };
     Ok(Synced { any, indexed_to })
 }
 

@@ -584,8 +584,10 @@ impl<'a> Transaction<'a> {
     }
 
     /// Writes that the store is in use, and the counters that only change with rows that go. The number of the next event is among them: a number
-    /// is never used twice, even when the highest ones are gone.
-    pub(super) fn store_counters(&self) -> Result<(), TxError> {
+    /// is never used twice, even when the highest ones are gone. A start looks for events without rows from there on: all before it
+    /// have theirs with this transaction.
+    pub(super) fn store_counters(&mut self) -> Result<(), TxError> {
+        self.write()?;
         let events = self.shared.figures.events.load(Ordering::Relaxed) + self.effects.events;
         schema::set_meta(self.conn, "next_seq", self.next_seq)?;
         schema::set_meta(self.conn, "events", events)?;

@@ -44,6 +44,8 @@ pub(super) struct Unindexed {
     repeats_kept: usize,
     /// What the open transaction has closed.
     closed: Vec<usize>,
+    /// The last event whose row was left for later when rows were committed.
+    left_to: i64,
 }
 
 #[derive(Debug)]
@@ -182,11 +184,15 @@ impl Unindexed {
         self.inserted >= ROWS_COMMITTED_AHEAD || self.inserted > 0 && self.since.is_some_and(waits)
     }
 
-    /// Whether nearly all that waits is of events that are delivered, so that the others may wait for the next time. One that
-    /// is not delivered by then is the first, and waits no longer.
+    /// Whether nearly all that waits is of events that are delivered, so that the others may wait for the next time; but none
+    /// waits twice.
     pub(super) fn may_wait_for_delivery(&self) -> bool {
         let delivered = self.inserted + self.delivered().count();
-        delivered > 0 && self.rows.len() - delivered <= ROWS_LEFT
+        let waits_again = self
+            .rows
+            .get(delivered)
+            .is_some_and(|row| row.seq <= self.left_to);
+        delivered > 0 && self.rows.len() - delivered <= ROWS_LEFT && !waits_again
     }
 
     /// Writes what can be committed without the events that are not delivered yet: rows up to the first event that is not delivered, the counts of
@@ -252,7 +258,11 @@ impl Unindexed {
         self.repeats.retain(|seq| *seq >= to);
         self.repeats_kept = self.repeats.len();
         self.repeats.extend(new);
-        self.since = (!self.rows.is_empty() || !self.repeats.is_empty()).then(Instant::now);
+        let waits_again = self.rows.first().is_some_and(|row| row.seq <= self.left_to);
+        if !waits_again {
+            self.since = (!self.rows.is_empty() || !self.repeats.is_empty()).then(Instant::now);
+        }
+        self.left_to = self.rows.last().map_or(self.left_to, |row| row.seq);
         to
     }
 
@@ -323,4 +333,114 @@ fn insert_repeats(conn: &Connection, mut repeats: Vec<i64>) -> rusqlite::Result<
         update.execute((same.first(), i64::try_from(same.len()).unwrap_or(i64::MAX)))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many durable events, of which the first `delivered` are.
+    fn unindexed(events: usize, delivered: usize) -> Unindexed {
+        let mut unindexed = Unindexed::default();
+        for seq in 1..=i64::try_from(events).unwrap() {
+            let columns = Columns {
+                seq,
+                ..Columns::default()
+            };
+            unindexed.write(&columns);
+            let place = Place {
+                segment: 1,
+                offset: 10 * seq,
+                head_bytes: 3,
+            };
+            unindexed.put(seq, place, 4);
+        }
+        unindexed.committed(false);
+        for seq in 1..=i64::try_from(delivered).unwrap() {
+            assert!(unindexed.close(seq, 7));
+        }
+        unindexed
+    }
+
+    #[test]
+    fn a_few_that_are_not_delivered_may_wait_behind_some_that_are() {
+        for (events, delivered, may_wait) in [
+            (0, 0, false),
+            (10, 0, false),
+            (10, 1, true),
+            (10, 10, true),
+            (ROWS_LEFT + 1, 1, true),
+            (ROWS_LEFT + 2, 1, false),
+            (ROWS_LEFT + 2, 2, true),
+        ] {
+            let unindexed = unindexed(events, delivered);
+            assert_eq!(
+                unindexed.may_wait_for_delivery(),
+                may_wait,
+                "{delivered} of {events}"
+            );
+        }
+        // What is left waits once, also behind others that were delivered meanwhile.
+        let mut left = unindexed(10, 5);
+        left.inserted = 5;
+        assert_eq!(left.delivered_are_committed(), 6);
+        assert!(left.close(6, 7));
+        assert!(!left.may_wait_for_delivery());
+        let since = left.since;
+        left.inserted = 1;
+        assert_eq!(left.delivered_are_committed(), 7);
+        assert_eq!(left.since, since, "it does not begin to wait anew");
+        for seq in 7..=10 {
+            assert!(left.close(seq, 7));
+        }
+        assert!(left.may_wait_for_delivery());
+    }
+
+    #[test]
+    fn rows_written_ahead_are_committed_once_they_are_enough_or_have_waited() {
+        let mut unindexed = unindexed(ROWS_COMMITTED_AHEAD, ROWS_COMMITTED_AHEAD);
+        unindexed.inserted = ROWS_COMMITTED_AHEAD - 1;
+        assert!(!unindexed.commit_is_due());
+        unindexed.inserted += 1;
+        assert!(unindexed.commit_is_due());
+        unindexed.inserted = 1;
+        assert!(!unindexed.commit_is_due());
+        unindexed.since = Instant::now().checked_sub(COMMITTED_AHEAD_WAIT);
+        assert!(unindexed.commit_is_due());
+        unindexed.inserted = 0;
+        assert!(!unindexed.commit_is_due(), "there is nothing");
+    }
+
+    #[test]
+    fn what_was_committed_is_taken_out_of_the_open_transaction() {
+        let mut unindexed = unindexed(6, 3);
+        [2, 5, 9].into_iter().for_each(|seq| unindexed.repeat(seq));
+        unindexed.committed(false);
+        unindexed.repeat(1);
+        assert!(unindexed.close(4, 8));
+        assert!(unindexed.close(6, 8));
+        unindexed.inserted = 4;
+        let changes = unindexed.changes();
+        let [(1, change)] = changes[..] else {
+            panic!("{changes:?}")
+        };
+        let bytes = 4 * Change::of_event(7);
+        assert_eq!((change.events, change.bytes), (4, bytes));
+        assert_eq!((change.first, change.last, change.end), (1, 4, 47));
+        assert_eq!(unindexed.delivered_are_committed(), 5);
+        assert_eq!((unindexed.len(), unindexed.kept, unindexed.inserted), (2, 2, 0));
+        assert_eq!(
+            (&unindexed.repeats[..], unindexed.repeats_kept),
+            (&[5, 9, 1][..], 2)
+        );
+        let states = |unindexed: &Unindexed| {
+            [4, 5, 6].map(|seq| unindexed.columns(seq).map(|columns| (columns.seq, columns.state)))
+        };
+        let delivered = Some((6, state::DELIVERED));
+        assert_eq!(states(&unindexed), [None, Some((5, 0)), delivered]);
+        // What it closed itself goes with it, and only that.
+        unindexed.rolled_back();
+        assert_eq!(states(&unindexed), [None, Some((5, 0)), Some((6, 0))]);
+        assert_eq!(&unindexed.repeats[..], &[5, 9]);
+    }
 }

@@ -146,6 +146,46 @@ async fn an_event_that_is_not_delivered_gets_its_row_all_the_same() {
     assert_eq!(bodies_pending(&next).await.len(), 25);
 }
 
+/// Whatever else was written with the rows of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_whose_rows_were_left_for_later_are_there_after_a_crash() {
+    const ROUNDS: i64 = 16;
+    const EVENTS: i64 = 10;
+    let rig = Rig::new();
+    rig.accept("evt_first", "x").await;
+    until("a row", || rig.rows() == 1).await;
+    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    let mut left_for_later = 0;
+    for round in 1..=ROUNDS {
+        let before = 1 + EVENTS * (round - 1);
+        let ids: Vec<_> = (0..EVENTS).map(|n| format!("evt_{round}_{n}")).collect();
+        let answers: Vec<_> = ids.iter().map(|id| rig.inbox.accept(rig.event(id, id))).collect();
+        for answer in answers {
+            answer.await.unwrap();
+        }
+        let jobs = claim_exactly(&*rig.inbox, &app(), EVENTS as usize).await;
+        let (taken, last) = jobs.split_at(jobs.len() - 2);
+        taken.iter().for_each(|job| delivered(&*rig.inbox, job));
+        until("some rows", || rig.rows() > before).await;
+        let holder = hold(&rig);
+        let rows = rig.rows();
+        left_for_later += i64::from(rows < before + EVENTS);
+        let next = after_crash(&rig);
+        assert_eq!(
+            next.rows(),
+            before + EVENTS,
+            "round {round}: {rows} rows at the crash"
+        );
+        assert_eq!(next.inbox.counts().events.cast_signed(), before + EVENTS);
+        assert_eq!(next.counts(&app()).pending, 2);
+        drop((holder, next));
+        last.iter().for_each(|job| delivered(&*rig.inbox, job));
+        until("all are delivered", || rig.counts(&app()).pending == 0).await;
+        until("their rows", || rig.rows() == before + EVENTS).await;
+    }
+    assert!(left_for_later > 0, "nothing was left for later");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_is_locked_events_are_taken_up_to_a_bound() {
     let rig = Rig::with(|settings| settings.queue_events_max = 8192);
