@@ -27,7 +27,7 @@ pub(super) struct Effects {
     pub(super) events: i64,
     /// Rows were committed: more events have theirs now.
     pub(super) indexed: bool,
-    /// The transaction wrote to the database: every event has its row now, and all that was to be written was.
+    /// The transaction wrote to the database: all that waited was written, but for rows that were left for later.
     pub(super) wrote: bool,
 }
 

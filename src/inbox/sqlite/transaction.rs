@@ -82,7 +82,7 @@ pub(super) struct Transaction<'a> {
     pub(super) is_awaited: bool,
     /// What the next one will write to the database may be written while this one is synced.
     pub(super) may_write_ahead: bool,
-    /// And committed: nothing else is to be written to the database.
+    /// And committed: nobody waits for something else to be written.
     pub(super) may_commit_ahead: bool,
     /// Below this number every event has got its row beside its sync.
     indexed_to: Option<i64>,

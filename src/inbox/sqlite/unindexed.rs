@@ -17,10 +17,10 @@ const ROWS: usize = 256;
 const ROWS_WITH_AHEAD: usize = 2 * ROWS;
 /// Rows that were written ahead are committed ahead once they are so many. Tests of debug builds shall meet it all the time.
 const ROWS_COMMITTED_AHEAD: usize = if cfg!(debug_assertions) { 8 } else { ROWS };
-/// Events that are not delivered may be so many where their rows are left for later.
-const ROWS_LEFT: usize = ROWS / 2;
 /// Or so long after the first of them came: before anybody has to write them for having waited too long.
 const COMMITTED_AHEAD_WAIT: Duration = Duration::from_millis(35);
+/// Events that are not delivered may be so many where their rows are left for later.
+const ROWS_LEFT: usize = ROWS / 2;
 /// Rows that are written ahead at once: some 20 microseconds. Tests of debug builds shall meet it all the time.
 const ROWS_AHEAD: usize = if cfg!(debug_assertions) { 2 } else { 16 };
 /// Or their columns, or repeats, take this many bytes.
@@ -163,6 +163,16 @@ impl Unindexed {
         kept.iter().take_while(|row| row.delivered_at.is_some())
     }
 
+    /// Where they end.
+    fn delivered_to(&self) -> usize {
+        self.inserted + self.delivered().count()
+    }
+
+    /// Whether the row at `index` was left for later before.
+    fn has_waited(&self, index: usize) -> bool {
+        self.rows.get(index).is_some_and(|row| row.seq <= self.left_to)
+    }
+
     /// How many of them are written at once.
     fn ahead(&self) -> usize {
         self.delivered().take(ROWS_AHEAD).count()
@@ -187,18 +197,14 @@ impl Unindexed {
     /// Whether nearly all that waits is of events that are delivered, so that the others may wait for the next time; but none
     /// waits twice.
     pub(super) fn may_wait_for_delivery(&self) -> bool {
-        let delivered = self.inserted + self.delivered().count();
-        let waits_again = self
-            .rows
-            .get(delivered)
-            .is_some_and(|row| row.seq <= self.left_to);
-        delivered > 0 && self.rows.len() - delivered <= ROWS_LEFT && !waits_again
+        let to = self.delivered_to();
+        to > 0 && self.rows.len() - to <= ROWS_LEFT && !self.has_waited(to)
     }
 
-    /// Writes what can be committed without the events that are not delivered yet: rows up to the first event that is not delivered, the counts of
-    /// repeats of events up to there, and what is in files up to there.
+    /// Writes what can be committed without the events that are not delivered yet: rows up to the first of those, and up to there
+    /// the counts of repeats and what is in files.
     pub(super) fn insert_delivered(&mut self, conn: &Connection) -> rusqlite::Result<Vec<(i64, Change)>> {
-        self.insert_to(conn, self.inserted + self.delivered().count())?;
+        self.insert_to(conn, self.delivered_to())?;
         let kept = self.repeats.get(..self.repeats_kept).unwrap_or_default();
         let to = self.inserted_to();
         insert_repeats(conn, kept.iter().copied().filter(|seq| *seq < to).collect())?;
@@ -258,8 +264,7 @@ impl Unindexed {
         self.repeats.retain(|seq| *seq >= to);
         self.repeats_kept = self.repeats.len();
         self.repeats.extend(new);
-        let waits_again = self.rows.first().is_some_and(|row| row.seq <= self.left_to);
-        if !waits_again {
+        if !self.has_waited(0) {
             self.since = (!self.rows.is_empty() || !self.repeats.is_empty()).then(Instant::now);
         }
         self.left_to = self.rows.last().map_or(self.left_to, |row| row.seq);
