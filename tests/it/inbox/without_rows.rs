@@ -186,6 +186,58 @@ async fn events_whose_rows_were_left_for_later_are_there_after_a_crash() {
     assert!(left_for_later > 0, "nothing was left for later");
 }
 
+/// However rows come into the database: with all others, beside a sync, or without those that are about to be delivered. A file that
+/// counts more events than it has would never go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_counts_its_events_once_however_their_rows_were_written() {
+    const RECORD_BYTES: i64 = 352;
+    let rig = Rig::new();
+    rig.accept("evt_first", "x").await;
+    until("a row", || rig.rows() == 1).await;
+    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    let sql = rig.sql();
+    // The first event of all is in the database.
+    let counts = "SELECT total(events), total(live_bytes), (SELECT count(*) FROM event WHERE segment > 0),
+        (SELECT total(head_bytes + body_bytes) FROM event WHERE segment > 0) FROM segment";
+    let rows_counted_once = || -> i64 {
+        let (events, bytes, rows, row_bytes): (f64, f64, i64, f64) = sql
+            .query_row(counts, [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
+            .unwrap();
+        assert_eq!((events as i64, rows), (rows, rows));
+        assert_eq!(bytes as i64, row_bytes as i64 + rows * RECORD_BYTES);
+        rows
+    };
+    let mut all = 0;
+    let mut behind = 0;
+    for round in 0..8 {
+        // Two batches in a row, so that rows of the first are there for the sync of the second; and then so few events that the
+        // counters are not due.
+        for (batch, count, late) in [(0, 40, 0), (1, 40, 0), (2, 10, 2)] {
+            let ids: Vec<_> = (0..count).map(|n| format!("evt_{round}_{batch}_{n}")).collect();
+            let answers: Vec<_> = ids.iter().map(|id| rig.inbox.accept(rig.event(id, id))).collect();
+            for answer in answers {
+                answer.await.unwrap();
+            }
+            let jobs = claim_exactly(&*rig.inbox, &app(), count).await;
+            let (taken, last) = jobs.split_at(count - late);
+            taken.iter().for_each(|job| delivered(&*rig.inbox, job));
+            if batch > 0 {
+                until("some rows", || rows_counted_once() > all).await;
+            }
+            all += count as i64;
+            behind += i64::from(rows_counted_once() < all);
+            if batch == 0 {
+                continue;
+            }
+            last.iter().for_each(|job| delivered(&*rig.inbox, job));
+            until("all rows", || rows_counted_once() == all).await;
+        }
+    }
+    assert!(behind > 0, "rows were never behind");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_is_locked_events_are_taken_up_to_a_bound() {
     let rig = Rig::with(|settings| settings.queue_events_max = 8192);
