@@ -51,8 +51,6 @@ pub(super) struct Loaded {
     pub(super) event: Arc<KeptEvent>,
     /// The upstreams that want it; `None` where its set is not known.
     pub(super) wants: Option<Arc<Wants>>,
-    /// A delivery of it is pending.
-    is_open: bool,
     /// It is not what was kept.
     pub(super) corrupt: bool,
 }
@@ -78,10 +76,17 @@ pub(super) fn event(conn: &Connection, shared: &Shared, seq: i64) -> rusqlite::R
         .optional()
 }
 
-/// Reads an event that an index says is pending for `lane`.
+/// Reads an event that an index says is pending for `lane`; one that is not is not read, however large it is.
 fn event_for(conn: &Connection, shared: &Shared, lane: i64, seq: i64) -> rusqlite::Result<Loaded> {
-    event(conn, shared, seq)?
-        .filter(|loaded| loaded.is_open && loaded.is_for(lane))
+    let mut select = conn.prepare_cached(&EVENT)?;
+    let loaded = select.query_row([seq], |row| match row.get::<_, i64>(STATE) {
+        Ok(settled) if settled != state::OPEN => Ok(None),
+        Ok(_) | Err(_) => from_row(row, shared, seq).map(Some),
+    });
+    loaded
+        .optional()?
+        .flatten()
+        .filter(|loaded| loaded.is_for(lane))
         .ok_or_else(|| stray(seq))
 }
 
@@ -104,6 +109,8 @@ fn from_row(row: &SqlRow<'_>, shared: &Shared, seq: i64) -> rusqlite::Result<Loa
 
 fn read(row: &SqlRow<'_>, shared: &Shared) -> rusqlite::Result<Loaded> {
     let head = Head::read(row)?;
+    // One whose state cannot be read is not whole either.
+    row.get::<_, i64>(STATE)?;
     let route = shared.route_name(row.get(ROUTE)?);
     let wants = shared.names.set(row.get(WANTS)?);
     let names = Wants::seal_of(wants.as_deref(), &route);
@@ -149,7 +156,6 @@ fn read(row: &SqlRow<'_>, shared: &Shared) -> rusqlite::Result<Loaded> {
     Ok(Loaded {
         event: Arc::new(kept),
         wants,
-        is_open: row.get::<_, i64>(STATE)? == state::OPEN,
         corrupt: !whole,
     })
 }
@@ -184,7 +190,6 @@ fn unreadable(row: &SqlRow<'_>, shared: &Shared, seq: i64) -> Loaded {
     Loaded {
         event: Arc::new(kept),
         wants: row.get(WANTS).ok().and_then(|set| shared.names.set(set)),
-        is_open: true,
         corrupt: true,
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn next_seq(conn: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// After so many rows of events that are not asked for, the next one that is is looked up.
-const PASSED_MAX: usize = 8;
+const PASSED_MAX: usize = 4;
 
 /// Loads counts, and the places where deliveries wait.
 pub(super) fn recount(conn: &Connection, shared: &Shared) -> Result<(), OpenError> {
