@@ -12,6 +12,8 @@ use super::state::Shared;
 
 /// A due time found at start lies at most this far ahead (ms): the longest wait, and a margin.
 const WAIT_MAX: i64 = 65 * 60 * 1000;
+/// After this many rows of deliveries of other events the next open event is looked up.
+const PASSED_MAX: usize = 4;
 
 /// The number of the next event.
 pub(super) fn next_seq(conn: &Connection) -> rusqlite::Result<i64> {
@@ -19,9 +21,6 @@ pub(super) fn next_seq(conn: &Connection) -> rusqlite::Result<i64> {
     let highest: Option<i64> = conn.query_row("SELECT max(seq) FROM event", [], |row| row.get(0))?;
     Ok(stored.max(highest.unwrap_or(0).saturating_add(1)))
 }
-
-/// After so many rows of events that are not asked for, the next one that is is looked up.
-const PASSED_MAX: usize = 4;
 
 /// Loads counts, and the places where deliveries wait.
 pub(super) fn recount(conn: &Connection, shared: &Shared) -> Result<(), OpenError> {
@@ -180,7 +179,7 @@ fn settled_of_open(conn: &Connection, set: i64) -> rusqlite::Result<NumberMap<i6
                 *settled.entry(lane).or_default() += 1;
             }
         }
-        // Never in a table that is in order.
+        // Only in a table that is out of order, which must not be read for ever.
         if open == Some(from) {
             open = next_open()?;
         }

@@ -37,6 +37,25 @@ fn hold(rig: &Rig) -> Connection {
     holder
 }
 
+/// A store whose first event, which makes its upstream known and therefore has its row at once, was delivered.
+async fn with_a_first_event() -> Rig {
+    let rig = Rig::new();
+    rig.accept("evt_first", "x").await;
+    until("a row", || rig.rows() == 1).await;
+    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    rig
+}
+
+/// Accepts so many events at once, and takes them.
+async fn take_batch(rig: &Rig, name: &str, count: usize) -> Vec<Job> {
+    let ids: Vec<_> = (0..count).map(|n| format!("{name}_{n}")).collect();
+    let answers: Vec<_> = ids.iter().map(|id| rig.inbox.accept(rig.event(id, id))).collect();
+    for answer in answers {
+        answer.await.unwrap();
+    }
+    claim_exactly(&*rig.inbox, &app(), count).await
+}
+
 fn short(body: &str) -> String {
     match body.len() {
         ..20 => body.to_owned(),
@@ -116,20 +135,9 @@ async fn delivered_before_the_crash_they_may_come_again_and_after_their_rows_the
 /// Rows are left for later where their events are about to be delivered; those that are not wait no longer than others.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_is_not_delivered_gets_its_row_all_the_same() {
-    let rig = Rig::new();
-    rig.accept("evt_first", "x").await;
-    until("a row", || rig.rows() == 1).await;
-    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    let rig = with_a_first_event().await;
     for round in 1..=5 {
-        let ids: Vec<_> = (0..40).map(|n| format!("evt_{round}_{n}")).collect();
-        let answers: Vec<_> = ids
-            .iter()
-            .map(|id| rig.inbox.accept(rig.event(id, "x")))
-            .collect();
-        for answer in answers {
-            answer.await.unwrap();
-        }
-        let jobs = claim_exactly(&*rig.inbox, &app(), 40).await;
+        let jobs = take_batch(&rig, &format!("evt_{round}"), 40).await;
         // Some at the end of the batch, some in the midst of it.
         for (n, job) in jobs.iter().enumerate() {
             if n < 36 && n != 30 {
@@ -151,19 +159,11 @@ async fn an_event_that_is_not_delivered_gets_its_row_all_the_same() {
 async fn events_whose_rows_were_left_for_later_are_there_after_a_crash() {
     const ROUNDS: i64 = 16;
     const EVENTS: i64 = 10;
-    let rig = Rig::new();
-    rig.accept("evt_first", "x").await;
-    until("a row", || rig.rows() == 1).await;
-    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    let rig = with_a_first_event().await;
     let mut left_for_later = 0;
     for round in 1..=ROUNDS {
         let before = 1 + EVENTS * (round - 1);
-        let ids: Vec<_> = (0..EVENTS).map(|n| format!("evt_{round}_{n}")).collect();
-        let answers: Vec<_> = ids.iter().map(|id| rig.inbox.accept(rig.event(id, id))).collect();
-        for answer in answers {
-            answer.await.unwrap();
-        }
-        let jobs = claim_exactly(&*rig.inbox, &app(), EVENTS as usize).await;
+        let jobs = take_batch(&rig, &format!("evt_{round}"), EVENTS as usize).await;
         let (taken, last) = jobs.split_at(jobs.len() - 2);
         taken.iter().for_each(|job| delivered(&*rig.inbox, job));
         until("some rows", || rig.rows() > before).await;
@@ -191,10 +191,7 @@ async fn events_whose_rows_were_left_for_later_are_there_after_a_crash() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_counts_its_events_once_however_their_rows_were_written() {
     const RECORD_BYTES: i64 = 352;
-    let rig = Rig::new();
-    rig.accept("evt_first", "x").await;
-    until("a row", || rig.rows() == 1).await;
-    delivered(&*rig.inbox, &claim_one(&*rig.inbox).await);
+    let rig = with_a_first_event().await;
     let sql = rig.sql();
     // The first event of all is in the database.
     let counts = "SELECT total(events), total(live_bytes), (SELECT count(*) FROM event WHERE segment > 0),
@@ -215,12 +212,7 @@ async fn a_file_counts_its_events_once_however_their_rows_were_written() {
         // Two batches in a row, so that rows of the first are there for the sync of the second; and then so few events that the
         // counters are not due.
         for (batch, count, late) in [(0, 40, 0), (1, 40, 0), (2, 10, 2)] {
-            let ids: Vec<_> = (0..count).map(|n| format!("evt_{round}_{batch}_{n}")).collect();
-            let answers: Vec<_> = ids.iter().map(|id| rig.inbox.accept(rig.event(id, id))).collect();
-            for answer in answers {
-                answer.await.unwrap();
-            }
-            let jobs = claim_exactly(&*rig.inbox, &app(), count).await;
+            let jobs = take_batch(&rig, &format!("evt_{round}_{batch}"), count).await;
             let (taken, last) = jobs.split_at(count - late);
             taken.iter().for_each(|job| delivered(&*rig.inbox, job));
             if batch > 0 {
